@@ -1,0 +1,52 @@
+//! What an attempt came to: the step it reached, the class of its result for each recipient, and when the next try is due.
+
+use serde::{Deserialize, Serialize};
+
+use super::reply::Reply;
+
+/// Where in a session something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Step {
+    /// The host's name is looked up and its addresses held against the egress policy.
+    Resolve,
+    /// TCP connection and the server's greeting.
+    Connect,
+    /// TLS handshake, by implicit TLS or STARTTLS.
+    Tls,
+    /// EHLO or HELO, and what the server offers.
+    Hello,
+    /// AUTH.
+    Auth,
+    /// MAIL FROM and RCPT TO.
+    Envelope,
+    /// DATA and the content, up to the dot.
+    Content,
+    /// The reply to the dot.
+    Acceptance,
+}
+
+/// What became of one recipient in one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// The server took responsibility.
+    Sent,
+    /// Not now: try again later.
+    Retry,
+    /// Refused for good.
+    Refused,
+    /// Nobody knows whether the server took it (RFC 1047).
+    Uncertain,
+}
+
+/// The result for one recipient of one attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientResult {
+    /// What became of him.
+    pub class: Class,
+    /// The step that decided it.
+    pub step: Step,
+    /// The server's words that decided it.
+    pub reply: Reply,
+}

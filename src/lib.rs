@@ -1,0 +1,3 @@
+//! Postroom: portals, shops and CRMs delegate their outgoing mail to it over gRPC.
+
+pub mod domain;
