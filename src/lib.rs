@@ -2,3 +2,5 @@
 
 pub mod domain;
 pub mod private_postgres;
+pub mod shutdown;
+pub mod vault;
