@@ -1,4 +1,7 @@
 //! Postroom: portals, shops and CRMs delegate their outgoing mail to it over gRPC.
 
 pub mod domain;
+pub mod private_postgres;
+pub mod shutdown;
 pub mod store;
+pub mod vault;

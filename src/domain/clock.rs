@@ -17,13 +17,18 @@ impl Clock {
     /// The present moment by the database's clock, as well as it is known.
     #[must_use]
     pub fn now(&self) -> OffsetDateTime {
-        OffsetDateTime::now_utc() + Duration::microseconds(self.correction_us.load(Ordering::Relaxed))
+        system_time() + Duration::microseconds(self.correction_us.load(Ordering::Relaxed))
     }
 
     /// Makes `now` answer `moment` at this instant, and go on from there.
     pub fn set(&self, moment: OffsetDateTime) {
-        let difference = moment - OffsetDateTime::now_utc();
+        let difference = moment - system_time();
         let microseconds = i64::try_from(difference.whole_microseconds()).unwrap_or_default();
         self.correction_us.store(microseconds, Ordering::Relaxed);
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place where the system's clock is read")]
+fn system_time() -> OffsetDateTime {
+    OffsetDateTime::now_utc()
 }
