@@ -4,5 +4,6 @@ pub mod config;
 pub mod domain;
 pub mod private_postgres;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;
 pub mod vault;

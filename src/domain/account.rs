@@ -1,6 +1,10 @@
 //! An SMTP account: where it connects to, how it logs in, whose letters it carries.
 
+use time::OffsetDateTime;
+
+use super::address::Address;
 use super::secret::Secret;
+use super::site::SiteId;
 
 /// How the connection is protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,4 +52,96 @@ pub enum Auth {
         /// The password.
         password: Secret,
     },
+}
+
+/// How an account logs in, without the secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Login {
+    /// Not at all.
+    None,
+    /// By user name and a password that is sealed.
+    Password {
+        /// The user name, never empty.
+        username: String,
+    },
+}
+
+/// What a caller decides about an account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Whether it takes part in the choice.
+    pub active: bool,
+    /// Name of the sender, maybe empty.
+    pub sender_name: String,
+    /// Address of the sender.
+    pub sender_email: Address,
+    /// Where it connects to.
+    pub server: Server,
+    /// How it logs in.
+    pub login: Login,
+}
+
+/// What the last try of an account showed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckState {
+    /// Never tried since the last change that reaches the server.
+    NotChecked,
+    /// Passed.
+    Passed,
+    /// Failed.
+    Failed,
+}
+
+/// The last known state of an account.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What the last try showed.
+    pub state: CheckState,
+    /// The last try.
+    pub check_time: Option<OffsetDateTime>,
+    /// The last success.
+    pub success_time: Option<OffsetDateTime>,
+    /// Why the last try failed, empty when it passed.
+    pub error: String,
+    /// What the server offered.
+    pub capabilities: Vec<String>,
+}
+
+impl Check {
+    /// The state of an account that was never tried.
+    #[must_use]
+    pub const fn none() -> Self {
+        Self {
+            state: CheckState::NotChecked,
+            check_time: None,
+            success_time: None,
+            error: String::new(),
+            capabilities: Vec::new(),
+        }
+    }
+}
+
+/// One account of a site.
+#[derive(Clone, Debug)]
+pub struct Account {
+    /// Whose it is.
+    pub site: SiteId,
+    /// Its id; a later account has a higher one.
+    pub id: i64,
+    /// What its caller decided.
+    pub profile: Profile,
+    /// The last known state.
+    pub check: Check,
+    /// Grows with every change of the profile or the password.
+    pub version: i64,
+    /// When it was created.
+    pub create_time: OffsetDateTime,
+    /// Last change of the profile or the password.
+    pub update_time: OffsetDateTime,
+}
+
+/// The resource name of an account.
+#[must_use]
+pub fn account_name(site: &SiteId, id: i64) -> String {
+    format!("sites/{site}/accounts/{id}")
 }

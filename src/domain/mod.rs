@@ -1,9 +1,15 @@
 //! The rules of the house, pure: no I/O, no gRPC, no SQL, no MIME library.
 
+pub mod access;
 pub mod account;
 pub mod address;
 pub mod clock;
+pub mod error;
 pub mod log;
+pub mod message;
 pub mod outcome;
 pub mod reply;
+pub mod routing;
 pub mod secret;
+pub mod settings;
+pub mod site;

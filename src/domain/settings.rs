@@ -1,0 +1,84 @@
+//! Settings of a site: what is stored, the defaults, and what counts.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+use super::log::LogLevel;
+use super::site::SiteId;
+
+/// `connection_timeout` where the site sets none.
+pub const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bounds of `connection_timeout`.
+pub const CONNECTION_TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(600);
+/// Most intervals a site may set.
+pub const MAX_RETRY_INTERVALS: usize = 32;
+/// Longest interval between two attempts.
+pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// Hours, or half an hour for the first, between the attempts where the site sets none: five days, as RFC 5321 4.5.4.1
+/// asks for.
+const DEFAULT_RETRY_MINUTES: [u64; 9] = [30, 60, 120, 240, 480, 960, 1440, 1440, 1440];
+
+/// What a site has set; `None` stands for the default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StoredSettings {
+    /// Whether the site may send.
+    pub enabled: Option<bool>,
+    /// Time limit for each reply of a server.
+    pub connection_timeout: Option<Duration>,
+    /// Whether transcripts are kept.
+    pub save_logs: Option<bool>,
+    /// How much of a dialogue is kept.
+    pub log_level: Option<LogLevel>,
+    /// Waits between attempts.
+    pub retry_intervals: Option<Vec<Duration>>,
+}
+
+/// Settings of a site as they are stored, with their version.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Whose they are.
+    pub site: SiteId,
+    /// What is set.
+    pub stored: StoredSettings,
+    /// Grows with every change.
+    pub version: i64,
+    /// Last change.
+    pub update_time: Option<OffsetDateTime>,
+}
+
+impl StoredSettings {
+    /// Whether the site may send and change accounts.
+    #[must_use]
+    pub fn enabled(&self) -> bool {
+        self.enabled.unwrap_or(true)
+    }
+
+    /// Time limit for each reply of a server.
+    #[must_use]
+    pub fn connection_timeout(&self) -> Duration {
+        self.connection_timeout.unwrap_or(DEFAULT_CONNECTION_TIMEOUT)
+    }
+
+    /// Whether transcripts are kept.
+    #[must_use]
+    pub fn save_logs(&self) -> bool {
+        self.save_logs.unwrap_or(true)
+    }
+
+    /// How much of a dialogue is kept.
+    #[must_use]
+    pub fn log_level(&self) -> LogLevel {
+        self.log_level.unwrap_or_default()
+    }
+
+    /// Waits between attempts.
+    #[must_use]
+    pub fn retry_intervals(&self) -> Vec<Duration> {
+        self.retry_intervals.clone().unwrap_or_else(|| {
+            DEFAULT_RETRY_MINUTES.iter().map(|minutes| Duration::from_secs(minutes * 60)).collect()
+        })
+    }
+}

@@ -1,0 +1,443 @@
+//! SMTP accounts, their sealed passwords, and what is known of their state.
+
+use sqlx::{query, query_as, query_scalar};
+use time::OffsetDateTime;
+
+use super::error::violated_constraint;
+use super::{Store, StoreError};
+use crate::domain::account::{Account, Check, CheckState, Login, Profile, Security, Server};
+use crate::domain::address::Address;
+use crate::domain::routing::Candidate;
+use crate::domain::site::SiteId;
+
+/// An account that is about to be saved.
+#[derive(Debug)]
+pub struct NewAccount<'a> {
+    /// Whose it is.
+    pub site: &'a SiteId,
+    /// Its id, from [`next_id`].
+    pub id: i64,
+    /// What its caller decided.
+    pub profile: &'a Profile,
+    /// The password, sealed for this id; present exactly if the login needs one.
+    pub sealed_password: Option<&'a [u8]>,
+    /// The caller's request id and the MAC of the request's content.
+    pub request: Option<(&'a str, &'a [u8])>,
+    /// The result of the check that went before.
+    pub check: Option<&'a Check>,
+}
+
+/// What became of an attempt to create an account.
+#[derive(Debug)]
+pub enum Created {
+    /// Saved.
+    Saved,
+    /// The request id was used before, by this account and for content with this MAC.
+    RequestKnown {
+        /// The account of then.
+        account: i64,
+        /// The MAC of then.
+        mac: Vec<u8>,
+    },
+}
+
+/// Which accounts to list.
+#[derive(Clone, Debug, Default)]
+pub struct AccountFilter {
+    /// Only active or inactive ones.
+    pub active: Option<bool>,
+    /// Only those of this address key.
+    pub sender_key: Option<String>,
+    /// Only those in this state.
+    pub check_state: Option<CheckState>,
+}
+
+struct AccountRow {
+    account_id: i64,
+    active: bool,
+    sender_name: String,
+    sender_email: String,
+    host: String,
+    port: i32,
+    security: String,
+    username: Option<String>,
+    version: i64,
+    create_time: OffsetDateTime,
+    update_time: OffsetDateTime,
+    check_state: Option<String>,
+    check_time: Option<OffsetDateTime>,
+    success_time: Option<OffsetDateTime>,
+    error: Option<String>,
+    capabilities: Option<Vec<String>>,
+}
+
+impl AccountRow {
+    fn into_account(self, site: &SiteId) -> Result<Account, StoreError> {
+        let check = Check {
+            state: match self.check_state.as_deref() {
+                None => CheckState::NotChecked,
+                Some("passed") => CheckState::Passed,
+                Some("failed") => CheckState::Failed,
+                Some(_) => return Err(StoreError::Corrupt("check state")),
+            },
+            check_time: self.check_time,
+            success_time: self.success_time,
+            error: self.error.unwrap_or_default(),
+            capabilities: self.capabilities.unwrap_or_default(),
+        };
+        let server = Server {
+            host: self.host,
+            port: u16::try_from(self.port).map_err(|_| StoreError::Corrupt("port"))?,
+            security: security(&self.security)?,
+        };
+        let profile = Profile {
+            active: self.active,
+            sender_name: self.sender_name,
+            sender_email: Address::parse(&self.sender_email).map_err(|_| StoreError::Corrupt("address"))?,
+            server,
+            login: self.username.map_or(Login::None, |username| Login::Password { username }),
+        };
+        Ok(Account {
+            site: site.clone(),
+            id: self.account_id,
+            profile,
+            check,
+            version: self.version,
+            create_time: self.create_time,
+            update_time: self.update_time,
+        })
+    }
+}
+
+/// The id of the next account of a site; `None` where there is no such site. An id that is not used is lost.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn next_id(store: &Store, site: &SiteId) -> Result<Option<i64>, StoreError> {
+    let id = query_scalar!(
+        "update sites set last_account_id = last_account_id + 1 where site_id = $1 returning last_account_id",
+        site.as_str(),
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(id)
+}
+
+/// Saves a new account together with the result of its check.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, StoreError> {
+    let NewAccount { site, id, profile, sealed_password, request, check } = *account;
+    let mut transaction = store.pool.begin().await?;
+    let inserted = query!(
+        "insert into accounts (
+             site_id, account_id, active, sender_name, sender_email, sender_key, host, port, security,
+             username, sealed_password, request_id, request_mac
+         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+        site.as_str(),
+        id,
+        profile.active,
+        profile.sender_name,
+        profile.sender_email.to_string(),
+        profile.sender_email.key(),
+        profile.server.host,
+        i32::from(profile.server.port),
+        security_name(profile.server.security),
+        username(&profile.login),
+        sealed_password,
+        request.map(|(id, _)| id),
+        request.map(|(_, mac)| mac),
+    )
+    .execute(&mut *transaction)
+    .await;
+    if let Err(error) = inserted {
+        drop(transaction);
+        if let (Some("accounts_request"), Some((request_id, _))) = (violated_constraint(&error), request) {
+            if let Some((account, mac)) = find_by_request(store, site, request_id).await? {
+                return Ok(Created::RequestKnown { account, mac });
+            }
+        }
+        return Err(error.into());
+    }
+    if let Some(check) = check {
+        write_check(&mut transaction, site, id, check).await?;
+    }
+    transaction.commit().await?;
+    Ok(Created::Saved)
+}
+
+/// The account that was created by this request, and the MAC of the request's content.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_by_request(
+    store: &Store,
+    site: &SiteId,
+    request_id: &str,
+) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
+    let row = query!(
+        r#"select account_id, request_mac as "request_mac!" from accounts where site_id = $1 and request_id = $2"#,
+        site.as_str(),
+        request_id,
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(row.map(|row| (row.account_id, row.request_mac)))
+}
+
+/// The account of this id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Option<Account>, StoreError> {
+    query_as!(
+        AccountRow,
+        r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
+                  a.version, a.create_time, a.update_time,
+                  c.state as "check_state?", c.check_time as "check_time?", c.success_time,
+                  c.error as "error?", c.capabilities as "capabilities?"
+           from accounts a
+           left join account_checks c on c.site_id = a.site_id and c.account_id = a.account_id
+           where a.site_id = $1
+             and a.account_id = $2"#,
+        site.as_str(),
+        id,
+    )
+    .fetch_optional(&store.pool)
+    .await?
+    .map(|row| row.into_account(site))
+    .transpose()
+}
+
+/// Up to `limit` accounts behind the id `after`, by id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    store: &Store,
+    site: &SiteId,
+    filter: &AccountFilter,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<Account>, StoreError> {
+    let AccountFilter { active, sender_key, check_state } = filter;
+    query_as!(
+        AccountRow,
+        r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
+                  a.version, a.create_time, a.update_time,
+                  c.state as "check_state?", c.check_time as "check_time?", c.success_time,
+                  c.error as "error?", c.capabilities as "capabilities?"
+           from accounts a
+           left join account_checks c on c.site_id = a.site_id and c.account_id = a.account_id
+           where a.site_id = $1
+             and a.account_id > $2
+             and ($3::boolean is null or a.active = $3)
+             and ($4::text is null or a.sender_key = $4)
+             and ($5::text is null or coalesce(c.state, 'not_checked') = $5)
+           order by a.account_id
+           limit $6"#,
+        site.as_str(),
+        after,
+        *active,
+        sender_key.as_deref(),
+        check_state.map(check_state_name),
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?
+    .into_iter()
+    .map(|row| row.into_account(site))
+    .collect()
+}
+
+/// Replaces the profile of an account if it still has the version that `account` names; whether it had. A new
+/// password replaces the sealed one; without one it stays, unless the login needs none. `check` is the result of the
+/// check that went before; with `forget_check` what was known is forgotten.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn replace(
+    store: &Store,
+    account: &Account,
+    sealed_password: Option<&[u8]>,
+    check: CheckChange<'_>,
+) -> Result<bool, StoreError> {
+    let Account { site, id, profile, version, check: _, create_time: _, update_time: _ } = account;
+    let mut transaction = store.pool.begin().await?;
+    let changed = query!(
+        "update accounts
+         set active = $4,
+             sender_name = $5,
+             sender_email = $6,
+             sender_key = $7,
+             host = $8,
+             port = $9,
+             security = $10,
+             username = $11,
+             sealed_password = case when $11::text is null then null else coalesce($12, sealed_password) end,
+             version = version + 1,
+             update_time = now()
+         where site_id = $1
+           and account_id = $2
+           and version = $3",
+        site.as_str(),
+        id,
+        version,
+        profile.active,
+        profile.sender_name,
+        profile.sender_email.to_string(),
+        profile.sender_email.key(),
+        profile.server.host,
+        i32::from(profile.server.port),
+        security_name(profile.server.security),
+        username(&profile.login),
+        sealed_password,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    if changed.rows_affected() == 0 {
+        return Ok(false);
+    }
+    match check {
+        CheckChange::Keep => {}
+        CheckChange::Forget => {
+            query!("delete from account_checks where site_id = $1 and account_id = $2", site.as_str(), id)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        CheckChange::Set(check) => write_check(&mut transaction, site, *id, check).await?,
+    }
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// What a change of an account does to its check.
+#[derive(Clone, Copy, Debug)]
+pub enum CheckChange<'a> {
+    /// It still counts.
+    Keep,
+    /// It counts no more.
+    Forget,
+    /// This is the new one.
+    Set(&'a Check),
+}
+
+/// The sealed password of an account and the version it belongs to; `None` where there is no such account.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sealed_password(
+    store: &Store,
+    site: &SiteId,
+    id: i64,
+) -> Result<Option<Option<Vec<u8>>>, StoreError> {
+    let sealed = query_scalar!(
+        "select sealed_password from accounts where site_id = $1 and account_id = $2",
+        site.as_str(),
+        id
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(sealed)
+}
+
+/// Records what a check or a real session showed.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn record_check(store: &Store, site: &SiteId, id: i64, check: &Check) -> Result<(), StoreError> {
+    let mut connection = store.pool.acquire().await?;
+    match write_check(&mut connection, site, id, check).await {
+        // The account was deleted meanwhile: there is nothing to record it for.
+        Err(StoreError::Refused(error)) if violated_constraint(&error) == Some("account_checks_account") => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+async fn write_check(
+    connection: &mut sqlx::PgConnection,
+    site: &SiteId,
+    id: i64,
+    check: &Check,
+) -> Result<(), StoreError> {
+    query!(
+        "insert into account_checks as c (site_id, account_id, state, check_time, success_time, error, capabilities)
+         values ($1, $2, $3, now(), case when $3 = 'passed' then now() end, $4, $5)
+         on conflict (site_id, account_id) do update
+         set state = excluded.state,
+             check_time = excluded.check_time,
+             success_time = coalesce(excluded.success_time, c.success_time),
+             error = excluded.error,
+             capabilities = case
+                 when cardinality(excluded.capabilities) > 0 then excluded.capabilities
+                 else c.capabilities
+             end",
+        site.as_str(),
+        id,
+        check_state_name(check.state),
+        check.error,
+        &check.capabilities,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// The active accounts of a site whose address has this key: what the choice of account chooses from.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn candidates(
+    store: &Store,
+    site: &SiteId,
+    sender_key: &str,
+) -> Result<Vec<Candidate>, StoreError> {
+    let rows = query_as!(
+        Candidate,
+        "select account_id as account, sender_name
+         from accounts
+         where site_id = $1
+           and sender_key = $2
+           and active",
+        site.as_str(),
+        sender_key,
+    )
+    .fetch_all(&store.pool)
+    .await?;
+    Ok(rows)
+}
+
+fn username(login: &Login) -> Option<&str> {
+    match login {
+        Login::None => None,
+        Login::Password { username } => Some(username),
+    }
+}
+
+fn security(name: &str) -> Result<Security, StoreError> {
+    match name {
+        "implicit_tls" => Ok(Security::ImplicitTls),
+        "starttls" => Ok(Security::StartTls),
+        "none" => Ok(Security::None),
+        _ => Err(StoreError::Corrupt("security")),
+    }
+}
+
+const fn security_name(security: Security) -> &'static str {
+    match security {
+        Security::ImplicitTls => "implicit_tls",
+        Security::StartTls => "starttls",
+        Security::None => "none",
+    }
+}
+
+const fn check_state_name(state: CheckState) -> &'static str {
+    match state {
+        CheckState::NotChecked => "not_checked",
+        CheckState::Passed => "passed",
+        CheckState::Failed => "failed",
+    }
+}

@@ -1,0 +1,48 @@
+//! What can go wrong with the database, as far as a caller can act on it.
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database does not answer or cannot be written; try again later.
+    #[error("the database does not answer or cannot be written")]
+    Unavailable(#[source] sqlx::Error),
+    /// The database refused a statement: a fault of ours.
+    #[error("the database refused a statement")]
+    Refused(#[source] sqlx::Error),
+    /// A migration failed.
+    #[error("the schema cannot be brought up to date")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A stored value is not what was ever written.
+    #[error("the stored {0} cannot be read")]
+    Corrupt(&'static str),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        if is_outage(&error) { Self::Unavailable(error) } else { Self::Refused(error) }
+    }
+}
+
+/// Whether the error comes from the database's state and not from what was asked of it.
+fn is_outage(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::Tls(_)
+        | sqlx::Error::Protocol(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        // Classes of SQLSTATE: connection exception, insufficient resources, operator intervention (shutdown, statement
+        // timeout), system error; and read-only transaction, lock not available, serialization failure and deadlock.
+        sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+            ["08", "53", "57", "58"].iter().any(|class| code.starts_with(class))
+                || ["25006", "55P03", "40001", "40P01"].contains(&code.as_ref())
+        }),
+        _ => false,
+    }
+}
+
+/// The name of the constraint that an error reports, if it reports one.
+pub(super) fn violated_constraint(error: &sqlx::Error) -> Option<&str> {
+    error.as_database_error().and_then(|error| error.constraint())
+}

@@ -1,0 +1,408 @@
+//! Transcripts: chunks of lines at growing positions, and the transaction that records what a sender learnt.
+//!
+//! Whoever writes chunks of a site holds a lock of that site until the commit and draws the positions under it, so that
+//! the order of positions is the order of commits: a reader that has seen position N misses nothing at or below N.
+
+use std::collections::BTreeMap;
+
+use sqlx::{query, query_as, query_scalar};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::queue::{self, Outcome};
+use super::{Store, StoreError};
+use crate::domain::log::{Chunk, Entry, EntryKind, Log, LogId};
+use crate::domain::site::SiteId;
+
+/// First key of the advisory locks by which writers of one site queue up.
+const LOCK_CLASS: i32 = 0x706f_7374;
+
+/// A chunk as it was stored.
+#[derive(Clone, Debug)]
+pub struct StoredChunk {
+    /// Its place among all chunks of its site.
+    pub position: i64,
+    /// What it holds.
+    pub chunk: Chunk,
+}
+
+/// Which chunks to read.
+#[derive(Clone, Debug, Default)]
+pub struct ChunkFilter {
+    /// Only of these logs; empty = all.
+    pub logs: Vec<LogId>,
+    /// Only of this letter.
+    pub message: Option<Uuid>,
+    /// Only of this session.
+    pub session: Option<Uuid>,
+    /// Only with an entry at this time or later.
+    pub start_time: Option<OffsetDateTime>,
+    /// Only with an entry before this time.
+    pub end_time: Option<OffsetDateTime>,
+}
+
+/// Records outcomes and chunks of one site in one transaction; answers the letters whose outcome counted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn record(
+    store: &Store,
+    site: &SiteId,
+    outcomes: &[Outcome],
+    chunks: &[Chunk],
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut transaction = store.pool.begin().await?;
+    let counted = if outcomes.is_empty() {
+        Vec::new()
+    } else {
+        queue::record(&mut transaction, site, outcomes).await?
+    };
+    if !chunks.is_empty() {
+        append(&mut transaction, site, chunks).await?;
+    }
+    transaction.commit().await?;
+    Ok(counted)
+}
+
+async fn append(
+    connection: &mut sqlx::PgConnection,
+    site: &SiteId,
+    chunks: &[Chunk],
+) -> Result<(), StoreError> {
+    query!("select pg_advisory_xact_lock($1, hashtext($2)) is null as locked", LOCK_CLASS, site.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    let mut logs: BTreeMap<LogId, (i64, OffsetDateTime)> = BTreeMap::new();
+    let mut rows = ChunkRows::default();
+    for chunk in chunks {
+        let Some((first, last)) = bounds(&chunk.entries) else { continue };
+        let lines = encode(&chunk.entries, first);
+        let size = i64::try_from(lines.len()).unwrap_or(i64::MAX);
+        let log = logs.entry(chunk.log).or_insert((0, last));
+        log.0 += size;
+        log.1 = log.1.max(last);
+        rows.push(chunk, first, last, lines);
+    }
+    let (names, totals): (Vec<_>, Vec<_>) =
+        logs.into_iter().map(|(log, total)| (log.to_string(), total)).unzip();
+    let (sizes, times): (Vec<_>, Vec<_>) = totals.into_iter().unzip();
+    query!(
+        "insert into logs as l (site_id, log_id, size_bytes, update_time)
+         select $1, log_id, size_bytes, update_time
+         from unnest($2::text[], $3::bigint[], $4::timestamptz[]) as n (log_id, size_bytes, update_time)
+         on conflict (site_id, log_id) do update
+         set size_bytes = l.size_bytes + excluded.size_bytes,
+             update_time = greatest(l.update_time, excluded.update_time)",
+        site.as_str(),
+        &names,
+        &sizes,
+        &times,
+    )
+    .execute(&mut *connection)
+    .await?;
+    // `with ordinality` and `order by` keep the chunks of one session in their order.
+    query!(
+        "insert into log_chunks (
+             site_id, log_id, session_id, message_id, attempt, first_time, last_time, lines
+         )
+         select $1, log_id, session_id, message_id, attempt, first_time, last_time, lines
+         from unnest(
+                  $2::text[], $3::uuid[], $4::uuid[], $5::integer[], $6::timestamptz[], $7::timestamptz[], $8::text[]
+              ) with ordinality
+              as n (log_id, session_id, message_id, attempt, first_time, last_time, lines, place)
+         order by place",
+        site.as_str(),
+        &rows.logs,
+        &rows.sessions,
+        &rows.messages as _,
+        &rows.attempts,
+        &rows.first_times,
+        &rows.last_times,
+        &rows.lines,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+/// Columns of the chunks to insert.
+#[derive(Default)]
+struct ChunkRows {
+    logs: Vec<String>,
+    sessions: Vec<Uuid>,
+    messages: Vec<Option<Uuid>>,
+    attempts: Vec<i32>,
+    first_times: Vec<OffsetDateTime>,
+    last_times: Vec<OffsetDateTime>,
+    lines: Vec<String>,
+}
+
+impl ChunkRows {
+    fn push(&mut self, chunk: &Chunk, first: OffsetDateTime, last: OffsetDateTime, lines: String) {
+        self.logs.push(chunk.log.to_string());
+        self.sessions.push(chunk.session);
+        self.messages.push(chunk.message.map(|(message, _)| message));
+        self.attempts.push(chunk.message.map_or(0, |(_, attempt)| attempt));
+        self.first_times.push(first);
+        self.last_times.push(last);
+        self.lines.push(lines);
+    }
+}
+
+/// Drops the logs of an account, inside a transaction.
+pub(super) async fn drop_logs(
+    connection: &mut sqlx::PgConnection,
+    site: &SiteId,
+    account: i64,
+) -> Result<(), StoreError> {
+    let logs = [LogId::Send(account).to_string(), LogId::Check(account).to_string()];
+    query!("delete from logs where site_id = $1 and log_id = any($2)", site.as_str(), &logs)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Up to `limit` logs of a site behind the id `after`, by id; with an account, only its own.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    store: &Store,
+    site: &SiteId,
+    account: Option<i64>,
+    after: &str,
+    limit: i64,
+) -> Result<Vec<Log>, StoreError> {
+    let ids: Option<Vec<String>> =
+        account.map(|id| vec![LogId::Send(id).to_string(), LogId::Check(id).to_string()]);
+    let rows = query!(
+        r#"select l.log_id, l.size_bytes, l.update_time,
+                  a.sender_name as "sender_name?", a.sender_email as "sender_email?"
+           from logs l
+           left join accounts a on a.site_id = l.site_id
+                               and a.account_id = substring(l.log_id from '[0-9]+$')::bigint
+           where l.site_id = $1
+             and l.log_id collate "C" > $2
+             and ($3::text[] is null or l.log_id = any($3))
+           order by l.log_id collate "C"
+           limit $4"#,
+        site.as_str(),
+        after,
+        ids.as_deref(),
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            Ok(Log {
+                id: LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?,
+                sender: row.sender_name.zip(row.sender_email),
+                size_bytes: row.size_bytes,
+                update_time: row.update_time,
+            })
+        })
+        .collect()
+}
+
+/// Whether there is such a log.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn exists(store: &Store, site: &SiteId, log: LogId) -> Result<bool, StoreError> {
+    let found = query_scalar!(
+        r#"select exists (select from logs where site_id = $1 and log_id = $2) as "exists!""#,
+        site.as_str(),
+        log.to_string(),
+    )
+    .fetch_one(&store.pool)
+    .await?;
+    Ok(found)
+}
+
+/// The highest position of a site so far; 0 where there is none.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn last_position(store: &Store, site: &SiteId) -> Result<i64, StoreError> {
+    let position = query_scalar!("select max(position) from log_chunks where site_id = $1", site.as_str())
+        .fetch_one(&store.pool)
+        .await?;
+    Ok(position.unwrap_or(0))
+}
+
+struct ChunkRow {
+    position: i64,
+    log_id: String,
+    session_id: Uuid,
+    message_id: Option<Uuid>,
+    attempt: i32,
+    first_time: OffsetDateTime,
+    lines: String,
+}
+
+impl ChunkRow {
+    fn into_chunk(self, site: &SiteId) -> Result<StoredChunk, StoreError> {
+        let chunk = Chunk {
+            site: site.clone(),
+            log: LogId::parse(&self.log_id).ok_or(StoreError::Corrupt("log id"))?,
+            session: self.session_id,
+            message: self.message_id.map(|message| (message, self.attempt)),
+            entries: decode(&self.lines, self.first_time)?,
+        };
+        Ok(StoredChunk { position: self.position, chunk })
+    }
+}
+
+/// Up to `limit` chunks behind the position `after` (at it, too, with `inclusive`), oldest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn read(
+    store: &Store,
+    site: &SiteId,
+    filter: &ChunkFilter,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<StoredChunk>, StoreError> {
+    let ChunkFilter { logs, message, session, start_time, end_time } = filter;
+    let logs: Vec<String> = logs.iter().map(LogId::to_string).collect();
+    query_as!(
+        ChunkRow,
+        "select position, log_id, session_id, message_id, attempt, first_time, lines
+         from log_chunks
+         where site_id = $1
+           and position >= $2
+           and (cardinality($3::text[]) = 0 or log_id = any($3))
+           and ($4::uuid is null or message_id = $4)
+           and ($5::uuid is null or session_id = $5)
+           and ($6::timestamptz is null or last_time >= $6)
+           and ($7::timestamptz is null or first_time < $7)
+         order by position
+         limit $8",
+        site.as_str(),
+        from,
+        &logs,
+        *message,
+        *session,
+        *start_time,
+        *end_time,
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?
+    .into_iter()
+    .map(|row| row.into_chunk(site))
+    .collect()
+}
+
+/// The last `limit` chunks at or below the position `upto`, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn read_back(
+    store: &Store,
+    site: &SiteId,
+    filter: &ChunkFilter,
+    upto: i64,
+    limit: i64,
+) -> Result<Vec<StoredChunk>, StoreError> {
+    let logs: Vec<String> = filter.logs.iter().map(LogId::to_string).collect();
+    query_as!(
+        ChunkRow,
+        "select position, log_id, session_id, message_id, attempt, first_time, lines
+         from log_chunks
+         where site_id = $1
+           and position <= $2
+           and (cardinality($3::text[]) = 0 or log_id = any($3))
+           and ($4::uuid is null or message_id = $4)
+         order by position desc
+         limit $5",
+        site.as_str(),
+        upto,
+        &logs,
+        filter.message,
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?
+    .into_iter()
+    .map(|row| row.into_chunk(site))
+    .collect()
+}
+
+fn bounds(entries: &[Entry]) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let first = entries.iter().map(|entry| entry.time).min()?;
+    let last = entries.iter().map(|entry| entry.time).max()?;
+    Some((first, last))
+}
+
+const fn kind_letter(kind: EntryKind) -> char {
+    match kind {
+        EntryKind::Error => 'E',
+        EntryKind::Client => 'C',
+        EntryKind::Server => 'S',
+        EntryKind::Connection => 'N',
+        EntryKind::Data => 'D',
+    }
+}
+
+/// One line an entry: microseconds since the first, letter of the kind, text. Entries have no line feeds of their own;
+/// what slipped through becomes a space, so that a hostile text cannot make an entry.
+fn encode(entries: &[Entry], first: OffsetDateTime) -> String {
+    let mut lines = String::with_capacity(entries.iter().map(|entry| entry.text.len() + 12).sum());
+    for entry in entries {
+        let microseconds = (entry.time - first).whole_microseconds();
+        lines.push_str(&microseconds.to_string());
+        lines.push(' ');
+        lines.push(kind_letter(entry.kind));
+        lines.push(' ');
+        lines.extend(entry.text.chars().map(|c| if matches!(c, '\n' | '\0') { ' ' } else { c }));
+        lines.push('\n');
+    }
+    lines
+}
+
+fn decode(lines: &str, first: OffsetDateTime) -> Result<Vec<Entry>, StoreError> {
+    let entry = |line: &str| {
+        let (microseconds, rest) = line.split_once(' ')?;
+        let (letter, text) = rest.split_once(' ')?;
+        let kind = match letter {
+            "E" => EntryKind::Error,
+            "C" => EntryKind::Client,
+            "S" => EntryKind::Server,
+            "N" => EntryKind::Connection,
+            "D" => EntryKind::Data,
+            _ => return None,
+        };
+        let time = first + Duration::microseconds(microseconds.parse().ok()?);
+        Some(Entry { time, kind, text: text.to_owned() })
+    };
+    lines.split_terminator('\n').map(|line| entry(line).ok_or(StoreError::Corrupt("transcript"))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use time::{Duration, OffsetDateTime};
+
+    use super::{Entry, EntryKind, bounds, decode, encode};
+
+    proptest! {
+        #[test]
+        fn chunks_come_back_as_they_were(texts in prop::collection::vec(("[^\n\0]{0,40}", 0_i64..10_000_000), 1..20)) {
+            let kinds = [EntryKind::Error, EntryKind::Client, EntryKind::Server, EntryKind::Connection, EntryKind::Data];
+            let entries: Vec<Entry> = texts
+                .into_iter()
+                .zip(kinds.into_iter().cycle())
+                .map(|((text, offset), kind)| Entry {
+                    time: OffsetDateTime::UNIX_EPOCH + Duration::microseconds(offset),
+                    kind,
+                    text,
+                })
+                .collect();
+            let (first, _) = bounds(&entries).expect("at least one");
+            prop_assert_eq!(decode(&encode(&entries, first), first).expect("readable"), entries);
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! Letters: taken in one statement with their body and their place in the queue, found, listed.
+
+use sqlx::types::Json;
+use sqlx::{query, query_as, query_scalar};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::error::violated_constraint;
+use super::{Store, StoreError};
+use crate::domain::message::{Attempt, Message, MessageState, Recipient};
+use crate::domain::site::SiteId;
+
+/// A letter that is about to be taken.
+#[derive(Debug)]
+pub struct NewMessage<'a> {
+    /// Whose it is.
+    pub site: &'a SiteId,
+    /// Its id, a `UUIDv7`.
+    pub id: Uuid,
+    /// The account that was chosen.
+    pub account: i64,
+    /// From, as the caller gave it.
+    pub from_address: &'a str,
+    /// The envelope sender.
+    pub envelope_sender: &'a str,
+    /// The Message-ID header.
+    pub rfc_message_id: &'a str,
+    /// Recipients, all pending.
+    pub recipients: &'a [Recipient],
+    /// The exact bytes.
+    pub content: &'a [u8],
+    /// Whether the content has bytes above 127.
+    pub eight_bit: bool,
+    /// Whether the header section has.
+    pub utf8_headers: bool,
+    /// The caller's request id and the MAC of the request's content.
+    pub request: Option<(&'a str, &'a [u8])>,
+}
+
+/// What became of an attempt to take a letter.
+#[derive(Debug)]
+pub enum Taken {
+    /// Stored durably.
+    Stored,
+    /// The account that was chosen is no longer there or no longer active: choose again.
+    AccountChanged,
+    /// The request id was used before, for this letter and for content with this MAC.
+    RequestKnown {
+        /// The letter of then.
+        message: Uuid,
+        /// The MAC of then.
+        mac: Vec<u8>,
+    },
+}
+
+/// Which letters to list.
+#[derive(Clone, Debug, Default)]
+pub struct MessageFilter {
+    /// Only in these states; empty = all.
+    pub states: Vec<MessageState>,
+    /// Only of this account.
+    pub account: Option<i64>,
+    /// Only to this address.
+    pub recipient: Option<String>,
+    /// Only with this Message-ID.
+    pub rfc_message_id: Option<String>,
+    /// Only accepted at this time or later.
+    pub start_time: Option<OffsetDateTime>,
+    /// Only accepted before this time.
+    pub end_time: Option<OffsetDateTime>,
+}
+
+struct MessageRow {
+    message_id: Uuid,
+    account_id: i64,
+    state: String,
+    from_address: String,
+    rfc_message_id: String,
+    recipients: Json<Vec<Recipient>>,
+    attempts: Json<Vec<Attempt>>,
+    size_bytes: i64,
+    create_time: OffsetDateTime,
+    final_time: Option<OffsetDateTime>,
+    due: Option<OffsetDateTime>,
+}
+
+impl MessageRow {
+    fn into_message(self, site: &SiteId) -> Result<Message, StoreError> {
+        let state = state_from_name(&self.state)?;
+        Ok(Message {
+            site: site.clone(),
+            id: self.message_id,
+            account: self.account_id,
+            from_address: self.from_address,
+            message_id: self.rfc_message_id,
+            recipients: self.recipients.0,
+            attempts: self.attempts.0,
+            next_attempt_time: self.due.filter(|_| state == MessageState::Queued),
+            state,
+            create_time: self.create_time,
+            final_time: self.final_time,
+            size_bytes: self.size_bytes,
+        })
+    }
+}
+
+/// Stores a letter, its body and its place in the queue: one statement, one commit.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, StoreError> {
+    let NewMessage {
+        site,
+        id,
+        account,
+        from_address,
+        envelope_sender,
+        rfc_message_id,
+        recipients,
+        content,
+        eight_bit,
+        utf8_headers,
+        request,
+    } = *message;
+    // `for key share` holds off a concurrent delete of the account, not a change of it.
+    let stored = query_scalar!(
+        "with account as (
+             select account_id from accounts where site_id = $1 and account_id = $3 and active for key share
+         ), message as (
+             insert into messages (
+                 site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients,
+                 size_bytes, eight_bit, utf8_headers, request_id, request_mac
+             )
+             select $1, $2, account_id, $4, $5, $6, $7, octet_length($8::bytea), $9, $10, $11, $12 from account
+             returning message_id
+         ), body as (
+             insert into message_bodies (site_id, message_id, content) select $1, message_id, $8::bytea from message
+         ), queued as (
+             insert into queue (site_id, message_id, account_id, due) select $1, message_id, $3, now() from message
+         )
+         select message_id from message",
+        site.as_str(),
+        id,
+        account,
+        from_address,
+        envelope_sender,
+        rfc_message_id,
+        Json(recipients) as _,
+        content,
+        eight_bit,
+        utf8_headers,
+        request.map(|(id, _)| id),
+        request.map(|(_, mac)| mac),
+    )
+    .fetch_optional(&store.pool)
+    .await;
+    match stored {
+        Ok(Some(_)) => Ok(Taken::Stored),
+        Ok(None) => Ok(Taken::AccountChanged),
+        Err(error) => {
+            if let (Some("messages_by_request"), Some((request_id, _))) =
+                (violated_constraint(&error), request)
+            {
+                if let Some((message, mac)) = find_by_request(store, site, request_id).await? {
+                    return Ok(Taken::RequestKnown { message, mac });
+                }
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// The letter that was taken by this request, and the MAC of the request's content.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find_by_request(
+    store: &Store,
+    site: &SiteId,
+    request_id: &str,
+) -> Result<Option<(Uuid, Vec<u8>)>, StoreError> {
+    let row = query!(
+        r#"select message_id, request_mac as "request_mac!" from messages where site_id = $1 and request_id = $2"#,
+        site.as_str(),
+        request_id,
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(row.map(|row| (row.message_id, row.request_mac)))
+}
+
+/// The letter of this id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(store: &Store, site: &SiteId, id: Uuid) -> Result<Option<Message>, StoreError> {
+    query_as!(
+        MessageRow,
+        r#"select m.message_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
+                  m.final_time, q.due as "due?",
+                  m.recipients as "recipients: Json<Vec<Recipient>>", m.attempts as "attempts: Json<Vec<Attempt>>",
+                  case when m.state <> 'open' then m.state
+                       when r.replica_id is null then 'queued'
+                       else 'sending'
+                  end as "state!"
+           from messages m
+           left join queue q on q.site_id = m.site_id and q.message_id = m.message_id
+           left join replicas r on r.replica_id = q.leased_by
+           where m.site_id = $1
+             and m.message_id = $2"#,
+        site.as_str(),
+        id,
+    )
+    .fetch_optional(&store.pool)
+    .await?
+    .map(|row| row.into_message(site))
+    .transpose()
+}
+
+/// Up to `limit` letters older than `before`, newest first.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(
+    store: &Store,
+    site: &SiteId,
+    filter: &MessageFilter,
+    before: Option<Uuid>,
+    limit: i64,
+) -> Result<Vec<Message>, StoreError> {
+    let MessageFilter { states, account, recipient, rfc_message_id, start_time, end_time } = filter;
+    let states: Vec<String> = states.iter().map(|state| state_name(*state).to_owned()).collect();
+    let recipient = recipient.as_ref().map(|address| serde_json::json!([{ "address": address }]));
+    query_as!(
+        MessageRow,
+        r#"select message_id, account_id, from_address, rfc_message_id, size_bytes, create_time, final_time,
+                  due as "due?", recipients as "recipients: Json<Vec<Recipient>>",
+                  attempts as "attempts: Json<Vec<Attempt>>", state as "state!"
+           from (
+               select m.message_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
+                      m.final_time, q.due, m.recipients, m.attempts,
+                      case when m.state <> 'open' then m.state
+                           when r.replica_id is null then 'queued'
+                           else 'sending'
+                      end as state
+               from messages m
+               left join queue q on q.site_id = m.site_id and q.message_id = m.message_id
+               left join replicas r on r.replica_id = q.leased_by
+               where m.site_id = $1
+                 and ($2::uuid is null or m.message_id < $2)
+                 and ($3::bigint is null or m.account_id = $3)
+                 and ($4::jsonb is null or m.recipients @> $4)
+                 and ($5::text is null or m.rfc_message_id = $5)
+                 and ($6::timestamptz is null or m.create_time >= $6)
+                 and ($7::timestamptz is null or m.create_time < $7)
+           ) as letters
+           where cardinality($8::text[]) = 0 or state = any($8)
+           order by message_id desc
+           limit $9"#,
+        site.as_str(),
+        before,
+        *account,
+        recipient,
+        rfc_message_id.as_deref(),
+        *start_time,
+        *end_time,
+        &states,
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?
+    .into_iter()
+    .map(|row| row.into_message(site))
+    .collect()
+}
+
+pub(super) fn state_from_name(name: &str) -> Result<MessageState, StoreError> {
+    ALL_STATES
+        .into_iter()
+        .find(|state| state_name(*state) == name)
+        .ok_or(StoreError::Corrupt("message state"))
+}
+
+const ALL_STATES: [MessageState; 6] = [
+    MessageState::Queued,
+    MessageState::Sending,
+    MessageState::Uncertain,
+    MessageState::Sent,
+    MessageState::PartiallySent,
+    MessageState::Failed,
+];
+
+pub(super) const fn state_name(state: MessageState) -> &'static str {
+    match state {
+        MessageState::Queued => "queued",
+        MessageState::Sending => "sending",
+        MessageState::Uncertain => "uncertain",
+        MessageState::Sent => "sent",
+        MessageState::PartiallySent => "partially_sent",
+        MessageState::Failed => "failed",
+    }
+}

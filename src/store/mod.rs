@@ -1,0 +1,107 @@
+//! Every SQL statement, over one pool of connections. Functions by noun: sites, settings, accounts, messages, queue,
+//! logs, keys. They take and give domain types; `sqlx` is known nowhere else.
+
+pub mod accounts;
+mod error;
+pub mod keys;
+pub mod logs;
+pub mod messages;
+pub mod queue;
+pub mod rerouting;
+pub mod settings;
+pub mod sites;
+
+use std::str::FromStr;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, Executor, PgConnection, PgPool, query_scalar};
+
+pub use self::error::StoreError;
+use crate::domain::clock::Clock;
+
+/// Connections of one replica: enough to keep two cores of Postgres busy, few enough for several replicas at the
+/// default `max_connections` of 100.
+const MAX_CONNECTIONS: u32 = 16;
+/// How long a caller waits for a connection; within it a store that is gone is told (CASES 53: 2 s).
+const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// Limits set on every connection: nothing waits without one.
+const SESSION_LIMITS: [(&str, &str); 4] = [
+    ("statement_timeout", "20s"),
+    ("lock_timeout", "5s"),
+    ("idle_in_transaction_session_timeout", "20s"),
+    // The guard below runs ROLLBACK outside a transaction, which warns.
+    ("client_min_messages", "error"),
+];
+
+/// The schema's migrations, embedded; forward only.
+static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// The store: a pool of connections, and the clock it keeps in step with the database's.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+    clock: Clock,
+}
+
+impl Store {
+    /// Opens a pool over the database at `url`. Connections are made when they are needed.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn open(url: &str, clock: Clock) -> Result<Self, StoreError> {
+        let options = PgConnectOptions::from_str(url)?.application_name("postroom").options(SESSION_LIMITS);
+        let pool = PgPoolOptions::new()
+            .max_connections(MAX_CONNECTIONS)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, _| Box::pin(clean(connection)))
+            .connect_lazy_with(options);
+        Ok(Self { pool, clock })
+    }
+
+    /// Brings the schema up to date. Two servers that start at once wait for one another (advisory lock).
+    ///
+    /// # Errors
+    /// When the database does not answer or a migration does not fit.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await?.detach();
+        connection.execute("set statement_timeout = 0; set lock_timeout = 0").await?;
+        MIGRATOR.run(&mut connection).await?;
+        connection.close().await?;
+        Ok(())
+    }
+
+    /// The clock, in step with the database's since the last [`Store::synchronise`].
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Sets the clock by the database's.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn synchronise(&self) -> Result<(), StoreError> {
+        let now = query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.pool).await?;
+        self.clock.set(now);
+        Ok(())
+    }
+
+    /// Closes every connection, waiting for those in use.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+}
+
+/// Makes a pooled connection fit for use again, before every use.
+///
+/// sqlx 0.9.0 leaves a transaction open when the future of `begin()` is dropped at the wrong moment; what runs on that
+/// connection next seems to succeed and is never committed (launchbadge/sqlx#4385). ROLLBACK ends such a transaction.
+/// A connection to a server that became a standby is evicted.
+async fn clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    connection.execute("rollback").await?;
+    let read_only =
+        query_scalar!(r#"select pg_is_in_recovery() as "read_only!""#).fetch_one(connection).await?;
+    Ok(!read_only)
+}

@@ -1,0 +1,191 @@
+//! Deleting an account, and what becomes of the mail that waits for it.
+
+use sqlx::types::Json;
+use sqlx::{PgConnection, query, query_as, query_scalar};
+use uuid::Uuid;
+
+use super::messages::state_name;
+use super::{Store, StoreError, logs};
+use crate::domain::address::Mailbox;
+use crate::domain::message::{MessageState, Recipient, RecipientState, final_state};
+use crate::domain::reply::Reply;
+use crate::domain::routing::{self, Candidate};
+use crate::domain::site::SiteId;
+
+/// What became of an attempt to delete an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deleted {
+    /// It is gone, its logs, too.
+    Deleted,
+    /// There is none, or none of that version.
+    NotFound,
+    /// So many letters wait for it.
+    MailWaits(i64),
+}
+
+/// Deletes an account, if it has this version where one is named. Letters that wait for it are a reason not to, or
+/// with `force` are chosen a new account each; those that find none fail.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn delete_account(
+    store: &Store,
+    site: &SiteId,
+    account: i64,
+    version: Option<i64>,
+    force: bool,
+) -> Result<Deleted, StoreError> {
+    let mut transaction = store.pool.begin().await?;
+    // Locks out letters that are just being accepted for it (`for key share` in messages::take).
+    let locked = query_scalar!(
+        "select account_id
+         from accounts
+         where site_id = $1
+           and account_id = $2
+           and ($3::bigint is null or version = $3)
+         for update",
+        site.as_str(),
+        account,
+        version,
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if locked.is_none() {
+        return Ok(Deleted::NotFound);
+    }
+    let waiting = waiting_letters(&mut transaction, site, account).await?;
+    if !waiting.is_empty() && !force {
+        return Ok(Deleted::MailWaits(i64::try_from(waiting.len()).unwrap_or(i64::MAX)));
+    }
+    query!("delete from accounts where site_id = $1 and account_id = $2", site.as_str(), account)
+        .execute(&mut *transaction)
+        .await?;
+    reroute(&mut transaction, site, waiting).await?;
+    logs::drop_logs(&mut transaction, site, account).await?;
+    transaction.commit().await?;
+    Ok(Deleted::Deleted)
+}
+
+struct WaitingRow {
+    message_id: Uuid,
+    from_address: String,
+}
+
+async fn waiting_letters(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    account: i64,
+) -> Result<Vec<WaitingRow>, StoreError> {
+    let rows = query_as!(
+        WaitingRow,
+        "select m.message_id, m.from_address
+         from queue q
+         join messages m on m.site_id = q.site_id and m.message_id = q.message_id
+         where q.site_id = $1
+           and q.account_id = $2
+         order by m.from_address, m.message_id
+         for update of q",
+        site.as_str(),
+        account,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(rows)
+}
+
+/// Chooses a new account for each letter; letters of one From share the choice.
+async fn reroute(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    waiting: Vec<WaitingRow>,
+) -> Result<(), StoreError> {
+    for letters in waiting.chunk_by(|a, b| a.from_address == b.from_address) {
+        let Some(first) = letters.first() else { continue };
+        let from = Mailbox::parse(&first.from_address).map_err(|_| StoreError::Corrupt("from_address"))?;
+        let candidates = query_as!(
+            Candidate,
+            "select account_id as account, sender_name
+             from accounts
+             where site_id = $1 and sender_key = $2 and active",
+            site.as_str(),
+            from.address.key(),
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        let ids: Vec<Uuid> = letters.iter().map(|letter| letter.message_id).collect();
+        match routing::choose(from.name.as_deref(), &candidates) {
+            Some((account, _)) => move_to(connection, site, &ids, account).await?,
+            None => fail(connection, site, &ids).await?,
+        }
+    }
+    Ok(())
+}
+
+async fn move_to(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    ids: &[Uuid],
+    account: i64,
+) -> Result<(), StoreError> {
+    query!(
+        "with moved as (
+             update queue set account_id = $3 where site_id = $1 and message_id = any($2) returning message_id
+         )
+         update messages m
+         set account_id = $3
+         from moved
+         where m.site_id = $1
+           and m.message_id = moved.message_id",
+        site.as_str(),
+        ids,
+        account,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+async fn fail(connection: &mut PgConnection, site: &SiteId, ids: &[Uuid]) -> Result<(), StoreError> {
+    let rows = query!(
+        r#"select message_id, recipients as "recipients: Json<Vec<Recipient>>"
+           from messages
+           where site_id = $1 and message_id = any($2)
+           for update"#,
+        site.as_str(),
+        ids,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    let (mut failed, mut recipients, mut states) = (Vec::new(), Vec::new(), Vec::new());
+    for row in rows {
+        let mut of_message = row.recipients.0;
+        for recipient in of_message.iter_mut().filter(|r| r.state == RecipientState::Pending) {
+            recipient.state = RecipientState::Failed;
+            recipient.reply = Some(Reply::absent(
+                "NO_MATCHING_ACCOUNT: the account was deleted and no other has this address",
+            ));
+        }
+        failed.push(row.message_id);
+        states.push(state_name(final_state(&of_message).unwrap_or(MessageState::Failed)).to_owned());
+        recipients.push(Json(of_message));
+    }
+    query!(
+        "with finished as (
+             delete from queue where site_id = $1 and message_id = any($2)
+         )
+         update messages m
+         set state = f.state,
+             final_time = now(),
+             recipients = f.recipients
+         from unnest($2::uuid[], $3::text[], $4::jsonb[]) as f (message_id, state, recipients)
+         where m.site_id = $1
+           and m.message_id = f.message_id",
+        site.as_str(),
+        &failed,
+        &states,
+        recipients as _,
+    )
+    .execute(connection)
+    .await?;
+    Ok(())
+}

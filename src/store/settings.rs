@@ -1,0 +1,126 @@
+//! Settings of sites.
+
+use std::time::Duration;
+
+use sqlx::query_as;
+use time::OffsetDateTime;
+
+use super::{Store, StoreError};
+use crate::domain::log::LogLevel;
+use crate::domain::settings::{Settings, StoredSettings};
+use crate::domain::site::SiteId;
+
+struct SettingsRow {
+    enabled: Option<bool>,
+    connection_timeout_ms: Option<i64>,
+    save_logs: Option<bool>,
+    log_level: Option<String>,
+    retry_intervals_ms: Option<Vec<i64>>,
+    version: i64,
+    update_time: Option<OffsetDateTime>,
+}
+
+impl SettingsRow {
+    fn into_settings(self, site: &SiteId) -> Result<Settings, StoreError> {
+        let Self {
+            enabled,
+            connection_timeout_ms,
+            save_logs,
+            log_level,
+            retry_intervals_ms,
+            version,
+            update_time,
+        } = self;
+        let stored = StoredSettings {
+            enabled,
+            connection_timeout: connection_timeout_ms.map(duration).transpose()?,
+            save_logs,
+            log_level: log_level.as_deref().map(level).transpose()?,
+            retry_intervals: retry_intervals_ms
+                .map(|intervals| intervals.into_iter().map(duration).collect())
+                .transpose()?,
+        };
+        Ok(Settings { site: site.clone(), stored, version, update_time })
+    }
+}
+
+/// The settings of a site.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, StoreError> {
+    query_as!(
+        SettingsRow,
+        "select enabled, connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time
+         from settings
+         where site_id = $1",
+        site.as_str(),
+    )
+    .fetch_optional(&store.pool)
+    .await?
+    .map(|row| row.into_settings(site))
+    .transpose()
+}
+
+/// Replaces the settings of a site if they still have the version that `settings` names; `None` if not.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settings>, StoreError> {
+    let Settings { site, stored, version, update_time: _ } = settings;
+    let StoredSettings { enabled, connection_timeout, save_logs, log_level, retry_intervals } = stored;
+    let intervals: Option<Vec<i64>> =
+        retry_intervals.as_ref().map(|intervals| intervals.iter().map(|i| milliseconds(*i)).collect());
+    query_as!(
+        SettingsRow,
+        "update settings
+         set enabled = $3,
+             connection_timeout_ms = $4,
+             save_logs = $5,
+             log_level = $6,
+             retry_intervals_ms = $7,
+             version = version + 1,
+             update_time = now()
+         where site_id = $1
+           and version = $2
+         returning enabled, connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time",
+        site.as_str(),
+        version,
+        *enabled,
+        connection_timeout.map(milliseconds),
+        *save_logs,
+        log_level.map(level_name),
+        intervals.as_deref(),
+    )
+    .fetch_optional(&store.pool)
+    .await?
+    .map(|row| row.into_settings(site))
+    .transpose()
+}
+
+fn duration(milliseconds: i64) -> Result<Duration, StoreError> {
+    u64::try_from(milliseconds).map(Duration::from_millis).map_err(|_| StoreError::Corrupt("duration"))
+}
+
+fn milliseconds(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn level(name: &str) -> Result<LogLevel, StoreError> {
+    match name {
+        "client" => Ok(LogLevel::Client),
+        "client_server" => Ok(LogLevel::ClientServer),
+        "connection" => Ok(LogLevel::Connection),
+        "low_level" => Ok(LogLevel::LowLevel),
+        _ => Err(StoreError::Corrupt("log level")),
+    }
+}
+
+const fn level_name(level: LogLevel) -> &'static str {
+    match level {
+        LogLevel::Client => "client",
+        LogLevel::ClientServer => "client_server",
+        LogLevel::Connection => "connection",
+        LogLevel::LowLevel => "low_level",
+    }
+}

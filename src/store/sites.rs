@@ -1,0 +1,93 @@
+//! Sites.
+
+use sqlx::{query, query_as};
+use time::OffsetDateTime;
+
+use super::error::violated_constraint;
+use super::{Store, StoreError};
+use crate::domain::site::{Site, SiteId};
+
+struct SiteRow {
+    site_id: String,
+    display_name: String,
+    create_time: OffsetDateTime,
+}
+
+impl TryFrom<SiteRow> for Site {
+    type Error = StoreError;
+
+    fn try_from(row: SiteRow) -> Result<Self, StoreError> {
+        let SiteRow { site_id, display_name, create_time } = row;
+        let id = SiteId::parse(&site_id).ok_or(StoreError::Corrupt("site id"))?;
+        Ok(Self { id, display_name, create_time })
+    }
+}
+
+/// Creates a site with its settings; `None` where there is one of this id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Option<Site>, StoreError> {
+    let row = query_as!(
+        SiteRow,
+        "with site as (
+             insert into sites (site_id, display_name) values ($1, $2)
+             returning site_id, display_name, create_time
+         ), settings as (
+             insert into settings (site_id) select site_id from site
+         )
+         select site_id, display_name, create_time from site",
+        id.as_str(),
+        display_name,
+    )
+    .fetch_one(&store.pool)
+    .await;
+    match row {
+        Ok(row) => Ok(Some(row.try_into()?)),
+        Err(error) if violated_constraint(&error) == Some("sites_pkey") => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// The site of this id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn find(store: &Store, id: &SiteId) -> Result<Option<Site>, StoreError> {
+    query_as!(SiteRow, "select site_id, display_name, create_time from sites where site_id = $1", id.as_str())
+        .fetch_optional(&store.pool)
+        .await?
+        .map(Site::try_from)
+        .transpose()
+}
+
+/// Up to `limit` sites behind `after`, by id.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn list(store: &Store, after: &str, limit: i64) -> Result<Vec<Site>, StoreError> {
+    query_as!(
+        SiteRow,
+        r#"select site_id, display_name, create_time
+           from sites
+           where site_id collate "C" > $1
+           order by site_id collate "C"
+           limit $2"#,
+        after,
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?
+    .into_iter()
+    .map(Site::try_from)
+    .collect()
+}
+
+/// Asks for a write of the database without changing anything, as readiness wants to know.
+///
+/// # Errors
+/// When the database does not answer or cannot be written.
+pub async fn probe_write(store: &Store) -> Result<(), StoreError> {
+    query!("update sites set display_name = display_name where false").execute(&store.pool).await?;
+    Ok(())
+}
