@@ -2,6 +2,7 @@
 //! What is drained, and how, is the business of those who listen.
 
 use std::io;
+use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
@@ -29,38 +30,51 @@ impl Shutdown {
     }
 
     /// Traps SIGTERM and SIGINT: the first begins the soft stop, the second the hard stop, which also begins
-    /// `drain_wait` and `grace` after the first. The process exits a few seconds after the hard stop, even if the runtime hangs.
-    ///
-    /// For the command line alone. Must be called within a runtime.
+    /// `drain_wait` and `grace` after the first. The process exits a few seconds after the hard stop, even if
+    /// all its threads hang. For the command line alone.
     ///
     /// # Errors
     ///
     /// When the signals cannot be trapped.
     pub fn on_signals(drain_wait: Duration, grace: Duration) -> io::Result<Self> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
         let shutdown = Self::new();
         let told = shutdown.clone();
-        // Nobody waits for this task: it ends with the process, and has nothing to lose.
-        tokio::spawn(async move {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = interrupt.recv() => {}
-                () = told.soft.cancelled() => {}
+        let (trapped, is_trapped) = mpsc::sync_channel(1);
+        // A thread and a runtime of its own: a blocked worker elsewhere must not keep a signal from being heard.
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            let result = told.listen(drain_wait + grace, || _ = trapped.send(Ok(())));
+            if let Err(error) = result {
+                _ = trapped.send(Err(error));
             }
-            tracing::info!("shutting down; a second signal cuts it short");
-            exit_after(drain_wait + grace + LAST_MOMENT);
-            told.begin();
+        })?;
+        is_trapped.recv().unwrap_or_else(|closed| Err(io::Error::other(closed)))?;
+        Ok(shutdown)
+    }
+
+    /// Waits for signals until the hard stop has begun; says so once they are trapped.
+    fn listen(&self, time: Duration, trapped: impl FnOnce()) -> io::Result<()> {
+        tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+            let mut terminate = signal(SignalKind::terminate())?;
+            let mut interrupt = signal(SignalKind::interrupt())?;
+            trapped();
             tokio::select! {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
-                () = tokio::time::sleep(drain_wait + grace) => {}
-                () = told.hard.cancelled() => {}
+                () = self.soft.cancelled() => {}
+            }
+            exit_after(time + LAST_MOMENT);
+            self.begin();
+            tracing::info!("shutting down; a second signal cuts it short");
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                () = tokio::time::sleep(time) => {}
+                () = self.hard.cancelled() => {}
             }
             exit_after(LAST_MOMENT);
-            told.cut();
-        });
-        Ok(shutdown)
+            self.cut();
+            Ok(())
+        })
     }
 
     /// Begins the soft stop, if it has not begun.
@@ -87,7 +101,7 @@ impl Shutdown {
     }
 }
 
-/// Ends the process after `time` from a thread of its own, which no blocked runtime can hold up.
+/// Ends the process after `time` from a thread of its own, which nothing that hangs can hold up.
 fn exit_after(time: Duration) {
     let spawned = thread::Builder::new().name("deadline".into()).spawn(move || {
         thread::sleep(time);
@@ -101,6 +115,12 @@ fn exit_after(time: Duration) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{BufRead, BufReader};
+    use std::process::{Command, Stdio};
+
+    use nix::sys::signal::{Signal, kill};
+    use nix::unistd::Pid;
+
     use super::*;
 
     #[tokio::test]
@@ -113,6 +133,32 @@ mod tests {
         assert!(!listener.hard().is_cancelled());
         shutdown.cut();
         listener.hard().cancelled().await;
+    }
+
+    #[test]
+    fn process_that_hangs_is_cut_off() {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "shutdown::tests::part_that_hangs", "--ignored", "--nocapture"]);
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().contains("part is ready")));
+        let process = Pid::from_raw(i32::try_from(child.id()).unwrap());
+        kill(process, Signal::SIGTERM).unwrap();
+        assert!(lines.any(|line| line.unwrap().contains("soft stop")));
+        kill(process, Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(CUT_OFF));
+    }
+
+    #[tokio::test]
+    #[ignore = "played in a process of its own by another test"]
+    async fn part_that_hangs() {
+        let shutdown = Shutdown::on_signals(Duration::from_hours(1), Duration::from_hours(1)).unwrap();
+        println!("part is ready");
+        shutdown.soft().cancelled().await;
+        println!("soft stop");
+        loop {
+            thread::park();
+        }
     }
 
     #[test]

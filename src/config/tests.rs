@@ -1,0 +1,99 @@
+//! The command line as the operator writes it.
+
+use clap::Parser;
+
+use super::*;
+
+#[derive(Parser)]
+struct Line {
+    #[command(flatten)]
+    serve: ServeOptions,
+}
+
+fn config(arguments: &str) -> Result<Config, String> {
+    let line = ["postroom"].into_iter().chain(arguments.split(' ').filter(|word| !word.is_empty()));
+    let line = Line::try_parse_from(line).map_err(|error| error.to_string())?;
+    line.serve.into_config().map_err(|errors| errors.to_string())
+}
+
+#[test]
+fn defaults_are_those_of_the_table() {
+    let config = config("--data-dir /d").unwrap();
+    assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.egress_ports, ["25", "465", "587", "2525"]);
+    assert!(config.egress_allow.is_empty() && config.plaintext_auth_hosts.is_empty());
+    assert_eq!(config.retry_floor, Duration::from_mins(30));
+    assert_eq!(config.drain_wait, Duration::from_secs(5));
+    assert_eq!(config.shutdown_grace, Duration::from_secs(30));
+    assert!(config.reflection && config.smtp_ca_file.is_none());
+    assert_eq!(config.log_format, LogFormat::Text);
+    let database = Database::Private { data_dir: "/d".into() };
+    assert_eq!(config.store, StoreConfig { database, vault_keys: VaultKeys::Made("/d/vault.keys".into()) });
+}
+
+#[test]
+fn everything_can_be_given() {
+    let config = config(
+        "--listen [::1]:0 --database-url postgres://u:p@h/d --vault-keys /k --smtp-ca-file /ca \
+         --egress-allow 10.0.0.0/8,192.168.1.1 --egress-ports 25,1000-2000 --plaintext-auth-hosts a,b \
+         --retry-floor 1s --drain-wait 0s --shutdown-grace 1h --reflection=false \
+         --log-format json --log-filter warn,postroom=debug",
+    )
+    .unwrap();
+    assert_eq!(config.listen.to_string(), "[::1]:0");
+    assert_eq!(config.store.vault_keys, VaultKeys::Given("/k".into()));
+    assert_eq!(config.egress_allow, ["10.0.0.0/8", "192.168.1.1"]);
+    assert_eq!(config.egress_ports, ["25", "1000-2000"]);
+    assert_eq!(config.plaintext_auth_hosts, ["a", "b"]);
+    assert_eq!(config.shutdown_grace, Duration::from_hours(1));
+    assert!(!config.reflection);
+    assert_eq!(config.log_format, LogFormat::Json);
+}
+
+#[test]
+fn wrong_lines_say_what_is_wrong() {
+    let table = [
+        ("--listen 0.0.0.0:50051", "add --insecure"),
+        ("--listen [::]:50051", "not a loopback address"),
+        ("--listen here", "--listen"),
+        ("--database-url mysql://x --vault-keys /k", "must begin with postgres://"),
+        ("--database-url postgres://x", "needs --vault-keys"),
+        ("--egress-ports 25,0", "`0` is neither"),
+        ("--egress-ports 10-5", "`10-5` is neither"),
+        ("--egress-ports 1-70000", "`1-70000` is neither"),
+        ("--egress-ports ,", "--egress-ports is empty"),
+        ("--drain-wait 2h", "--drain-wait is at most 1h"),
+        ("--shutdown-grace 2h", "--shutdown-grace is at most 1h"),
+        ("--retry-floor 8d", "--retry-floor is at most 7d"),
+        ("--retry-floor soon", "--retry-floor"),
+        ("--log-filter postroom=loud", "--log-filter"),
+        ("--log-format xml", "--log-format"),
+    ];
+    for (arguments, expected) in table {
+        let error = config(&format!("--data-dir /d {arguments}")).unwrap_err();
+        assert!(error.contains(expected), "{arguments}: {error}");
+    }
+}
+
+#[test]
+fn all_that_is_wrong_is_said_at_once() {
+    let error = config("--listen 0.0.0.0:1 --egress-ports x --database-url x").unwrap_err();
+    assert_eq!(error.lines().count(), 4, "{error}");
+}
+
+#[test]
+fn plain_text_off_the_loopback_must_be_meant() {
+    for arguments in
+        ["--listen 0.0.0.0:1 --insecure", "--listen 127.0.0.2:1", "--listen [::ffff:127.0.0.1]:1"]
+    {
+        assert!(config(&format!("--data-dir /d {arguments}")).is_ok(), "{arguments}");
+    }
+}
+
+#[test]
+fn password_in_the_url_is_not_shown() {
+    let config = config("--database-url postgres://u:hunter2@h/d --vault-keys /k").unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let error = self::config("--database-url mysql://u:hunter2@h/d").unwrap_err();
+    assert!(!error.contains("hunter2"));
+}
