@@ -3,6 +3,7 @@
 pub mod account;
 pub mod address;
 pub mod clock;
+pub mod error;
 pub mod log;
 pub mod outcome;
 pub mod reply;
