@@ -1,7 +1,9 @@
 //! Postroom: portals, shops and CRMs delegate their outgoing mail to it over gRPC.
 
 pub mod config;
+pub mod delivery;
 pub mod domain;
+pub mod mime;
 pub mod private_postgres;
 pub mod shutdown;
 pub mod store;
