@@ -6,6 +6,7 @@ pub mod domain;
 pub mod mime;
 pub mod private_postgres;
 pub mod shutdown;
+pub mod smtp;
 pub mod store;
 pub mod telemetry;
 pub mod vault;
