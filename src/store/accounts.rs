@@ -1,17 +1,18 @@
-//! SMTP accounts, their sealed passwords, and what is known of their state.
+//! SMTP accounts as their callers set them.
 
 use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 
+use super::checks::{self, CheckChange};
 use super::error::violated_constraint;
-use super::{Store, StoreError};
+use super::{Store, StoreError, passwords};
 use crate::domain::account::{Account, Check, CheckState, Login, Profile, Security, Server};
 use crate::domain::address::Address;
 use crate::domain::routing::Candidate;
+use crate::domain::secret::Secret;
 use crate::domain::site::SiteId;
 
 /// An account that is about to be saved.
-#[derive(Debug)]
 pub struct NewAccount<'a> {
     /// Whose it is.
     pub site: &'a SiteId,
@@ -19,8 +20,8 @@ pub struct NewAccount<'a> {
     pub id: i64,
     /// What its caller decided.
     pub profile: &'a Profile,
-    /// The password, sealed for this id; present exactly if the login needs one.
-    pub sealed_password: Option<&'a [u8]>,
+    /// The password; present exactly if the login needs one.
+    pub password: Option<&'a Secret>,
     /// The caller's request id and the MAC of the request's content.
     pub request: Option<(&'a str, &'a [u8])>,
     /// The result of the check that went before.
@@ -74,12 +75,7 @@ struct AccountRow {
 impl AccountRow {
     fn into_account(self, site: &SiteId) -> Result<Account, StoreError> {
         let check = Check {
-            state: match self.check_state.as_deref() {
-                None => CheckState::NotChecked,
-                Some("passed") => CheckState::Passed,
-                Some("failed") => CheckState::Failed,
-                Some(_) => return Err(StoreError::Corrupt("check state")),
-            },
+            state: checks::state_from_name(self.check_state.as_deref())?,
             check_time: self.check_time,
             success_time: self.success_time,
             error: self.error.unwrap_or_default(),
@@ -128,7 +124,8 @@ pub async fn next_id(store: &Store, site: &SiteId) -> Result<Option<i64>, StoreE
 /// # Errors
 /// When the database does not answer.
 pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, StoreError> {
-    let NewAccount { site, id, profile, sealed_password, request, check } = *account;
+    let NewAccount { site, id, profile, password, request, check } = *account;
+    let sealed_password = password.map(|password| passwords::seal(store, site, id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
     let inserted = query!(
         "insert into accounts (
@@ -145,7 +142,7 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
         i32::from(profile.server.port),
         security_name(profile.server.security),
         username(&profile.login),
-        sealed_password,
+        sealed_password.as_deref(),
         request.map(|(id, _)| id),
         request.map(|(_, mac)| mac),
     )
@@ -161,7 +158,7 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
         return Err(error.into());
     }
     if let Some(check) = check {
-        write_check(&mut transaction, site, id, check).await?;
+        checks::apply(&mut transaction, site, id, CheckChange::Set(check)).await?;
     }
     transaction.commit().await?;
     Ok(Created::Saved)
@@ -241,7 +238,7 @@ pub async fn list(
         after,
         *active,
         sender_key.as_deref(),
-        check_state.map(check_state_name),
+        check_state.map(checks::state_name),
         limit,
     )
     .fetch_all(&store.pool)
@@ -252,18 +249,18 @@ pub async fn list(
 }
 
 /// Replaces the profile of an account if it still has the version that `account` names; whether it had. A new
-/// password replaces the sealed one; without one it stays, unless the login needs none. `check` is the result of the
-/// check that went before; with `forget_check` what was known is forgotten.
+/// password replaces the sealed one; without one it stays, unless the login needs none.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn replace(
     store: &Store,
     account: &Account,
-    sealed_password: Option<&[u8]>,
+    password: Option<&Secret>,
     check: CheckChange<'_>,
 ) -> Result<bool, StoreError> {
     let Account { site, id, profile, version, check: _, create_time: _, update_time: _ } = account;
+    let sealed_password = password.map(|password| passwords::seal(store, site, *id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
     let changed = query!(
         "update accounts
@@ -292,98 +289,16 @@ pub async fn replace(
         i32::from(profile.server.port),
         security_name(profile.server.security),
         username(&profile.login),
-        sealed_password,
+        sealed_password.as_deref(),
     )
     .execute(&mut *transaction)
     .await?;
     if changed.rows_affected() == 0 {
         return Ok(false);
     }
-    match check {
-        CheckChange::Keep => {}
-        CheckChange::Forget => {
-            query!("delete from account_checks where site_id = $1 and account_id = $2", site.as_str(), id)
-                .execute(&mut *transaction)
-                .await?;
-        }
-        CheckChange::Set(check) => write_check(&mut transaction, site, *id, check).await?,
-    }
+    checks::apply(&mut transaction, site, *id, check).await?;
     transaction.commit().await?;
     Ok(true)
-}
-
-/// What a change of an account does to its check.
-#[derive(Clone, Copy, Debug)]
-pub enum CheckChange<'a> {
-    /// It still counts.
-    Keep,
-    /// It counts no more.
-    Forget,
-    /// This is the new one.
-    Set(&'a Check),
-}
-
-/// The sealed password of an account and the version it belongs to; `None` where there is no such account.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn sealed_password(
-    store: &Store,
-    site: &SiteId,
-    id: i64,
-) -> Result<Option<Option<Vec<u8>>>, StoreError> {
-    let sealed = query_scalar!(
-        "select sealed_password from accounts where site_id = $1 and account_id = $2",
-        site.as_str(),
-        id
-    )
-    .fetch_optional(&store.pool)
-    .await?;
-    Ok(sealed)
-}
-
-/// Records what a check or a real session showed.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn record_check(store: &Store, site: &SiteId, id: i64, check: &Check) -> Result<(), StoreError> {
-    let mut connection = store.pool.acquire().await?;
-    match write_check(&mut connection, site, id, check).await {
-        // The account was deleted meanwhile: there is nothing to record it for.
-        Err(StoreError::Refused(error)) if violated_constraint(&error) == Some("account_checks_account") => {
-            Ok(())
-        }
-        other => other,
-    }
-}
-
-async fn write_check(
-    connection: &mut sqlx::PgConnection,
-    site: &SiteId,
-    id: i64,
-    check: &Check,
-) -> Result<(), StoreError> {
-    query!(
-        "insert into account_checks as c (site_id, account_id, state, check_time, success_time, error, capabilities)
-         values ($1, $2, $3, now(), case when $3 = 'passed' then now() end, $4, $5)
-         on conflict (site_id, account_id) do update
-         set state = excluded.state,
-             check_time = excluded.check_time,
-             success_time = coalesce(excluded.success_time, c.success_time),
-             error = excluded.error,
-             capabilities = case
-                 when cardinality(excluded.capabilities) > 0 then excluded.capabilities
-                 else c.capabilities
-             end",
-        site.as_str(),
-        id,
-        check_state_name(check.state),
-        check.error,
-        &check.capabilities,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
 }
 
 /// The active accounts of a site whose address has this key: what the choice of account chooses from.
@@ -431,13 +346,5 @@ const fn security_name(security: Security) -> &'static str {
         Security::ImplicitTls => "implicit_tls",
         Security::StartTls => "starttls",
         Security::None => "none",
-    }
-}
-
-const fn check_state_name(state: CheckState) -> &'static str {
-    match state {
-        CheckState::NotChecked => "not_checked",
-        CheckState::Passed => "passed",
-        CheckState::Failed => "failed",
     }
 }

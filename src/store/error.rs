@@ -1,5 +1,7 @@
 //! What can go wrong with the database, as far as a caller can act on it.
 
+use crate::vault::VaultError;
+
 /// Why the store did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
@@ -12,6 +14,9 @@ pub enum StoreError {
     /// A migration failed.
     #[error("the schema cannot be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
+    /// A secret could not be sealed or opened.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
     /// A stored value is not what was ever written.
     #[error("the stored {0} cannot be read")]
     Corrupt(&'static str),

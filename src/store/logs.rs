@@ -61,6 +61,7 @@ pub async fn record(
         append(&mut transaction, site, chunks).await?;
     }
     transaction.commit().await?;
+    store.changes.recorded(site);
     Ok(counted)
 }
 
@@ -254,7 +255,7 @@ impl ChunkRow {
     }
 }
 
-/// Up to `limit` chunks behind the position `after` (at it, too, with `inclusive`), oldest first.
+/// Up to `limit` chunks at or behind the position `from`, oldest first.
 ///
 /// # Errors
 /// When the database does not answer.

@@ -6,6 +6,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::violated_constraint;
+use super::queue::Lane;
 use super::{Store, StoreError};
 use crate::domain::message::{Attempt, Message, MessageState, Recipient};
 use crate::domain::site::SiteId;
@@ -155,7 +156,10 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
     .fetch_optional(&store.pool)
     .await;
     match stored {
-        Ok(Some(_)) => Ok(Taken::Stored),
+        Ok(Some(_)) => {
+            store.changes.due(Lane { site: site.clone(), account });
+            Ok(Taken::Stored)
+        }
         Ok(None) => Ok(Taken::AccountChanged),
         Err(error) => {
             if let (Some("messages_by_request"), Some((request_id, _))) =

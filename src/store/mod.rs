@@ -1,24 +1,29 @@
-//! Every SQL statement, over one pool of connections. Functions by noun: sites, settings, accounts, messages, queue,
-//! logs, keys. They take and give domain types; `sqlx` is known nowhere else.
+//! Every SQL statement, over one pool of connections. Functions by noun, one file each. They take and give domain types; `sqlx` is known nowhere else.
 
 pub mod accounts;
+pub mod changes;
+pub mod checks;
 mod error;
 pub mod keys;
 pub mod logs;
 pub mod messages;
+pub mod passwords;
 pub mod queue;
 pub mod rerouting;
 pub mod settings;
 pub mod sites;
 
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, Executor, PgConnection, PgPool, query_scalar};
 
+use self::changes::Changes;
 pub use self::error::StoreError;
 use crate::domain::clock::Clock;
+use crate::vault::Vault;
 
 /// Connections of one replica: enough to keep two cores of Postgres busy, few enough for several replicas at the
 /// default `max_connections` of 100.
@@ -37,11 +42,14 @@ const SESSION_LIMITS: [(&str, &str); 4] = [
 /// The schema's migrations, embedded; forward only.
 static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
 
-/// The store: a pool of connections, and the clock it keeps in step with the database's.
-#[derive(Clone, Debug)]
+/// The store: a pool of connections, the vault that seals what is secret, the clock it keeps in step with the
+/// database's, and word of what changed. Clones share all of them.
+#[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    vault: Arc<Vault>,
     clock: Clock,
+    changes: Arc<Changes>,
 }
 
 impl Store {
@@ -49,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     /// When the URL is none.
-    pub fn open(url: &str, clock: Clock) -> Result<Self, StoreError> {
+    pub fn open(url: &str, vault: Arc<Vault>, clock: Clock) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)?.application_name("postroom").options(SESSION_LIMITS);
         let pool = PgPoolOptions::new()
             .max_connections(MAX_CONNECTIONS)
@@ -57,7 +65,7 @@ impl Store {
             .test_before_acquire(false)
             .before_acquire(|connection, _| Box::pin(clean(connection)))
             .connect_lazy_with(options);
-        Ok(Self { pool, clock })
+        Ok(Self { pool, vault, clock, changes: Arc::default() })
     }
 
     /// Brings the schema up to date. Two servers that start at once wait for one another (advisory lock).
@@ -76,6 +84,18 @@ impl Store {
     #[must_use]
     pub fn clock(&self) -> &Clock {
         &self.clock
+    }
+
+    /// Word of what changed.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.changes
+    }
+
+    /// The vault.
+    #[must_use]
+    pub fn vault(&self) -> &Vault {
+        &self.vault
     }
 
     /// Sets the clock by the database's.

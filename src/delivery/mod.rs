@@ -1,0 +1,80 @@
+//! Delivery: letters that are due are claimed, sent and recorded.
+//!
+//! A dispatcher starts workers for accounts that have due mail (`dispatch`); each worker claims batches of its account
+//! and sends them over one session (`worker`, `attempt`); what it learns goes to one recorder, which writes outcomes
+//! and transcripts in batches (`record`). No database transaction is open while anything is sent.
+
+mod attempt;
+mod checks;
+mod dispatch;
+mod history;
+mod record;
+mod replica;
+mod worker;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use self::record::Record;
+pub use self::replica::Pulse;
+use crate::domain::log::Chunk;
+use crate::shutdown::Shutdown;
+use crate::smtp::Connector;
+use crate::store::Store;
+use crate::store::queue::{self, Claim, Lane, Outcome};
+
+/// Records that may wait for the recorder; when it is full, senders wait for the database.
+const RECORDS_IN_FLIGHT: usize = 256;
+
+/// What everybody in here works with.
+struct Context {
+    store: Store,
+    connector: Arc<Connector>,
+    replica: Uuid,
+    records: mpsc::Sender<Record>,
+}
+
+/// Runs delivery until the soft stop: then nothing is claimed any more, letters under way are finished, others handed
+/// back, and what was learnt is recorded. At the hard stop everything is dropped; leases make it good.
+///
+/// `pulse` is the heartbeat under which this replica holds its leases; it must beat on until this returns.
+pub async fn run(store: Store, connector: Arc<Connector>, pulse: &Pulse, shutdown: &Shutdown) {
+    let (records, inbox) = mpsc::channel(RECORDS_IN_FLIGHT);
+    let context = Arc::new(Context { store: store.clone(), connector, replica: pulse.replica(), records });
+    let tasks = TaskTracker::new();
+    let recorder = tasks.spawn(record::run(store, inbox));
+    let dispatcher = tasks.spawn(dispatch::run(context, shutdown.soft()));
+    tasks.close();
+    if shutdown.hard().run_until_cancelled(tasks.wait()).await.is_none() {
+        tracing::warn!("delivery is cut off; its letters are free again when their leases end");
+        dispatcher.abort();
+        recorder.abort();
+    }
+}
+
+impl Context {
+    /// Hands something to the recorder; waits while it is behind.
+    async fn record(&self, lane: &Lane, outcome: Option<Outcome>, chunk: Option<Chunk>) {
+        if self.records.send(Record { site: lane.site.clone(), outcome, chunk }).await.is_err() {
+            // Only after the hard stop; the lease makes it good.
+            tracing::warn!("an outcome came too late to be recorded");
+        }
+    }
+
+    /// Gives claims back untried and uncounted; they are due again after `wait`.
+    async fn hand_back(&self, lane: &Lane, claims: VecDeque<Claim>, wait: Duration) {
+        let letters: Vec<_> = claims.iter().map(|claim| (claim.message, claim.attempt)).collect();
+        if letters.is_empty() {
+            return;
+        }
+        if let Err(error) = queue::hand_back(&self.store, &lane.site, self.replica, &letters, wait).await {
+            // They stay leased until this replica ends or is not heard of any more.
+            tracing::error!(error = &error as &dyn std::error::Error, letters = letters.len(), "letters cannot be handed back");
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! The recorder: outcomes and transcripts of all workers, written in batches, site by site, until they are written.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::sleep;
+
+use crate::domain::log::Chunk;
+use crate::domain::site::SiteId;
+use crate::store::queue::Outcome;
+use crate::store::{Store, StoreError, logs};
+
+/// Most records written in one go: enough to share a commit, few enough that the first need not wait for the last.
+const BATCH: usize = 128;
+/// Waits between tries while the store does not answer.
+const RETRY: std::ops::RangeInclusive<Duration> = Duration::from_millis(100)..=Duration::from_secs(2);
+
+/// What a worker learnt: part of a transcript, an outcome, or both, which are then recorded together.
+#[derive(Debug)]
+pub(super) struct Record {
+    /// Whose it is.
+    pub(super) site: SiteId,
+    /// What became of a letter.
+    pub(super) outcome: Option<Outcome>,
+    /// What was said.
+    pub(super) chunk: Option<Chunk>,
+}
+
+/// Records until all workers are gone and everything is written.
+pub(super) async fn run(store: Store, mut inbox: mpsc::Receiver<Record>) {
+    let mut records = Vec::with_capacity(BATCH);
+    while inbox.recv_many(&mut records, BATCH).await > 0 {
+        // A stable sort: records of one site keep their order.
+        records.sort_by(|a, b| a.site.cmp(&b.site));
+        while let Some(first) = records.first() {
+            let site = first.site.clone();
+            let count = records.partition_point(|record| record.site <= site);
+            write(&store, &site, records.drain(..count).collect()).await;
+        }
+    }
+}
+
+/// Writes the records of one site; what the database refuses as a whole is tried one by one, so that one bad record
+/// takes no other with it.
+async fn write(store: &Store, site: &SiteId, records: Vec<Record>) {
+    if let Err(error) = write_until_answered(store, site, &records).await {
+        tracing::error!(error = &error as &dyn std::error::Error, %site, "a batch of records was refused");
+        for record in records {
+            if let Err(error) = write_until_answered(store, site, std::slice::from_ref(&record)).await {
+                let message = record.outcome.map(|outcome| outcome.message);
+                tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "a record is lost");
+            }
+        }
+    }
+}
+
+async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) -> Result<(), StoreError> {
+    let outcomes: Vec<Outcome> = records.iter().filter_map(|record| record.outcome.clone()).collect();
+    let chunks: Vec<Chunk> = records.iter().filter_map(|record| record.chunk.clone()).collect();
+    let mut wait = *RETRY.start();
+    loop {
+        match logs::record(store, site, &outcomes, &chunks).await {
+            Ok(counted) => {
+                if counted.len() < outcomes.len() {
+                    let late = outcomes.len() - counted.len();
+                    tracing::warn!(%site, late, "outcomes came after a newer attempt was claimed and do not count");
+                }
+                return Ok(());
+            }
+            Err(StoreError::Unavailable(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the store");
+                sleep(wait).await;
+                wait = (wait * 2).min(*RETRY.end());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
