@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use crate::domain::error::{Problem, Violation};
+use crate::domain::error::{Problem, Reason, Violation};
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
 
@@ -30,6 +30,11 @@ impl Violations {
     /// The value, or `None` with the error noted.
     pub(super) fn take<T, E: ToString>(&mut self, field: &str, result: Result<T, E>) -> Option<T> {
         result.map_err(|error| self.add(field, error.to_string())).ok()
+    }
+
+    /// Everything that is wrong, for a call that cannot go on.
+    pub(super) fn problem(self) -> Problem {
+        Problem::invalid(self.0)
     }
 
     /// Nothing, or everything that is wrong.
@@ -99,6 +104,17 @@ pub(super) fn within<T>(
         (of, id) if of == *site => Ok(id),
         _ => Err(Problem::invalid_field(field, format!("must belong to {}", site.name()))),
     }
+}
+
+/// The etag of a version of a thing.
+pub(super) fn etag(kind: &str, version: i64) -> String {
+    format!("{kind}-{version}")
+}
+
+/// What answers a stale etag.
+pub(super) fn etag_mismatch(name: &str) -> Problem {
+    let text = format!("{name} was changed meanwhile: read it again");
+    Problem::new(Reason::EtagMismatch, text).with("name", name)
 }
 
 /// A request id, if there is one.

@@ -24,6 +24,20 @@ pub(super) fn size(page_size: i32) -> Result<usize, Problem> {
     usize::try_from(size).map_err(|_| Problem::invalid_field("page_size", "must not be negative"))
 }
 
+/// How many to ask the store for: one more than the page holds tells whether there is a next page.
+pub(super) fn limit(size: usize) -> i64 {
+    i64::try_from(size).unwrap_or(i64::MAX).saturating_add(1)
+}
+
+/// Cuts what was found to the size of a page; the last of the page where there is a next one.
+pub(super) fn cut<T>(found: &mut Vec<T>, size: usize) -> Option<&T> {
+    if found.len() <= size {
+        return None;
+    }
+    found.truncate(size);
+    found.last()
+}
+
 /// Makes and reads tokens of one call; `arguments` are all that a token must not be used without.
 pub(super) struct Tokens<'a> {
     vault: &'a Vault,

@@ -1,5 +1,6 @@
 //! One attempt for one letter: over the session that is open, or a new one; its transcript flows while it runs.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval};
@@ -103,7 +104,7 @@ impl Connection {
         letter: &Letter<'_>,
         transcript: &Transcript,
     ) -> Vec<RecipientResult> {
-        let reused = self.open.is_some();
+        let mut reused = self.open.is_some();
         loop {
             let session = match self.open(context, sender, transcript).await {
                 Ok(session) => session,
@@ -115,6 +116,7 @@ impl Connection {
             }
             // The server gave up the idle session: at once on a new one, no attempt counted (CASES 26).
             self.open = None;
+            reused = false;
         }
     }
 
@@ -149,21 +151,23 @@ pub(super) async fn run(
         entries,
     };
     let start = clock.now();
-    let sending = send(context, sender, &claim, body, connection, &transcript);
-    tokio::pin!(sending);
-    let mut flushes = interval(FLUSH);
-    flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    flushes.reset();
-    let results = loop {
-        tokio::select! {
-            biased;
-            results = &mut sending => break results,
-            _ = flushes.tick() => {
-                // Never waits: with no room in the channel the entries stay until the next time.
-                if let Ok(permit) = context.records.try_reserve()
-                    && let Some(entries) = sender.entries(&transcript)
-                {
-                    permit.send(Record { site: lane.site.clone(), outcome: None, chunk: Some(chunk(entries)) });
+    let results = {
+        let mut sending = pin!(send(context, sender, &claim, body, connection, &transcript));
+        let mut flushes = interval(FLUSH);
+        flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        flushes.reset();
+        loop {
+            tokio::select! {
+                biased;
+                results = &mut sending => break results,
+                _ = flushes.tick() => {
+                    // Never waits: with no room in the channel the entries stay until the next time.
+                    if let Ok(permit) = context.records.try_reserve()
+                        && let Some(entries) = sender.entries(&transcript)
+                    {
+                        let site = lane.site.clone();
+                        permit.send(Record { site, outcome: None, chunk: Some(chunk(entries)) });
+                    }
                 }
             }
         }

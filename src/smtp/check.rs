@@ -62,6 +62,8 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// What the server offers, line by line; empty when EHLO was not reached.
     pub capabilities: Vec<String>,
+    /// Whose fault the failure is, where a step failed.
+    pub failure_kind: Option<FailureKind>,
 }
 
 impl Report {
@@ -103,7 +105,8 @@ pub async fn run(
         Err(failure)
     });
     progress.enter(progress.current());
-    Report { steps: steps(target, &progress, end), capabilities }
+    let failure_kind = end.as_ref().err().map(|failure| failure.kind);
+    Report { steps: steps(target, &progress, end), capabilities, failure_kind }
 }
 
 async fn climb(

@@ -1,0 +1,189 @@
+//! AccountsService: SMTP accounts, proven before they are saved.
+
+pub(in crate::api) mod convert;
+mod profile;
+mod prove;
+mod saving;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use super::fields::{self, Violations};
+use super::page::{self, Tokens};
+use super::proto::accounts_service_server::AccountsService;
+use super::proto::check::State as ProtoState;
+use super::proto::check_account_request::Target;
+use super::proto::{
+    CheckAccountRequest, CheckAccountResponse, CreateAccountRequest, CreateAccountResponse,
+    DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest,
+    ListAccountsResponse, UpdateAccountRequest, UpdateAccountResponse,
+};
+use super::{Api, to_the_end};
+use crate::domain::access::Right;
+use crate::domain::account::{Account, CheckState, account_name};
+use crate::domain::error::{Problem, Reason};
+use crate::domain::site::SiteId;
+use crate::store::accounts::{self, AccountFilter};
+use crate::store::rerouting::{self, Deleted};
+use crate::store::{Store, checks, passwords};
+
+/// `AccountsService` over the API.
+pub(super) struct Service(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl AccountsService for Service {
+    async fn create_account(
+        &self,
+        request: Request<CreateAccountRequest>,
+    ) -> Result<Response<CreateAccountResponse>, Status> {
+        let site = fields::site("parent", &request.get_ref().parent)?;
+        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let (api, request) = (Arc::clone(&self.0), request.into_inner());
+        let account = to_the_end(async move { saving::create(&api, &site, request).await }).await?;
+        Ok(Response::new(CreateAccountResponse { account: Some(account) }))
+    }
+
+    async fn get_account(
+        &self,
+        request: Request<GetAccountRequest>,
+    ) -> Result<Response<GetAccountResponse>, Status> {
+        let (site, id) = fields::account("name", &request.get_ref().name)?;
+        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        let account = find(&self.0.store, &site, id).await?;
+        Ok(Response::new(GetAccountResponse { account: Some(convert::account(&account)) }))
+    }
+
+    async fn list_accounts(
+        &self,
+        request: Request<ListAccountsRequest>,
+    ) -> Result<Response<ListAccountsResponse>, Status> {
+        let site = fields::site("parent", &request.get_ref().parent)?;
+        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        let ListAccountsRequest { parent, page_size, page_token, active, sender_email, check_state } =
+            request.into_inner();
+        let size = page::size(page_size)?;
+        let bound = [parent, format!("{active:?}"), sender_email.clone(), check_state.to_string()];
+        let bound = bound.each_ref().map(String::as_bytes);
+        let tokens = Tokens::new(self.0.store.vault(), "accounts page", &bound);
+        let after = tokens.page(&page_token)?.and_then(|id| id.parse().ok()).unwrap_or(0);
+        let filter = parse_filter(active, &sender_email, check_state)?;
+        let limit = page::limit(size);
+        let mut found =
+            accounts::list(&self.0.store, &site, &filter, after, limit).await.map_err(Problem::from)?;
+        let next_page_token =
+            page::cut(&mut found, size).map(|last| tokens.make(&last.id.to_string())).unwrap_or_default();
+        let accounts = found.iter().map(convert::account).collect();
+        Ok(Response::new(ListAccountsResponse { accounts, next_page_token }))
+    }
+
+    async fn update_account(
+        &self,
+        request: Request<UpdateAccountRequest>,
+    ) -> Result<Response<UpdateAccountResponse>, Status> {
+        let name = request.get_ref().account.as_ref().map(|account| account.name.as_str());
+        let (site, id) = fields::account("account.name", name.unwrap_or_default())?;
+        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let (api, request) = (Arc::clone(&self.0), request.into_inner());
+        let account = to_the_end(async move { saving::update(&api, &site, id, request).await }).await?;
+        Ok(Response::new(UpdateAccountResponse { account: Some(account) }))
+    }
+
+    async fn delete_account(
+        &self,
+        request: Request<DeleteAccountRequest>,
+    ) -> Result<Response<DeleteAccountResponse>, Status> {
+        let (site, id) = fields::account("name", &request.get_ref().name)?;
+        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let (api, request) = (Arc::clone(&self.0), request.into_inner());
+        to_the_end(async move { delete(&api, &site, id, request).await }).await?;
+        Ok(Response::new(DeleteAccountResponse {}))
+    }
+
+    async fn check_account(
+        &self,
+        request: Request<CheckAccountRequest>,
+    ) -> Result<Response<CheckAccountResponse>, Status> {
+        let site = fields::site("parent", &request.get_ref().parent)?;
+        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let (api, request) = (Arc::clone(&self.0), request.into_inner());
+        let response = to_the_end(async move { check(&api, &site, request).await }).await?;
+        Ok(Response::new(response))
+    }
+}
+
+/// The account, or that there is none.
+async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Account, Problem> {
+    accounts::find(store, site, id).await?.ok_or_else(|| Problem::not_found(account_name(site, id)))
+}
+
+fn parse_filter(active: Option<bool>, email: &str, check_state: i32) -> Result<AccountFilter, Problem> {
+    let mut violations = Violations::default();
+    let sender_key = (!email.is_empty())
+        .then(|| violations.take("sender_email", profile::parse_filter_address(email)))
+        .flatten()
+        .map(|address| address.key());
+    let state = ProtoState::try_from(check_state).map_err(|_| "is not a state");
+    let check_state = violations.take("check_state", state).and_then(|state| match state {
+        ProtoState::Unspecified => None,
+        ProtoState::NotChecked => Some(CheckState::NotChecked),
+        ProtoState::Passed => Some(CheckState::Passed),
+        ProtoState::Failed => Some(CheckState::Failed),
+    });
+    violations.finish()?;
+    Ok(AccountFilter { active, sender_key, check_state })
+}
+
+async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest) -> Result<(), Problem> {
+    api.settings_of_enabled(site).await?;
+    let DeleteAccountRequest { name, etag, force } = request;
+    let version = if etag.is_empty() {
+        None
+    } else {
+        let current = find(&api.store, site, id).await?;
+        saving::demand_etag(&current, &etag)?;
+        Some(current.version)
+    };
+    match rerouting::delete_account(&api.store, site, id, version, force).await? {
+        Deleted::Deleted => Ok(()),
+        Deleted::NotFound if version.is_some() => Err(fields::etag_mismatch(&name)),
+        Deleted::NotFound => Err(Problem::not_found(name)),
+        Deleted::MailWaits(count) => {
+            let text = format!("{count} letters wait for {name}; `force` chooses them another account");
+            Err(Problem::new(Reason::StateConflict, text).with("name", name).with("count", count.to_string()))
+        }
+    }
+}
+
+async fn check(
+    api: &Api,
+    site: &SiteId,
+    request: CheckAccountRequest,
+) -> Result<CheckAccountResponse, Problem> {
+    let settings = api.settings_of_enabled(site).await?;
+    let CheckAccountRequest { parent: _, target } = request;
+    let (report, saved) = match target {
+        None => return Err(Problem::invalid_field("target", "must be `name` or `account`")),
+        Some(Target::Account(account)) => {
+            let profile::Wanted { profile, password } = profile::parse_new(account)?;
+            let auth = prove::auth_of(&profile.login, password.as_ref(), None);
+            (prove::climb(api, site, &settings, &profile, auth, 0).await?, None)
+        }
+        Some(Target::Name(name)) => {
+            let id = fields::within(site, "name", &name, fields::account)?;
+            let account = find(&api.store, site, id).await?;
+            let auth = passwords::open(&api.store, site, id).await?;
+            let auth = auth.ok_or_else(|| Problem::not_found(name))?;
+            (prove::climb(api, site, &settings, &account.profile, auth, id).await?, Some(id))
+        }
+    };
+    let mut check = prove::check_of(&report);
+    check.check_time = Some(api.store.clock().now());
+    check.success_time = check.check_time.filter(|_| report.passed());
+    if let Some(id) = saved {
+        checks::record(&api.store, site, id, &check).await?;
+        check = find(&api.store, site, id).await?.check;
+    }
+    let steps = report.steps.into_iter().map(convert::check_step).collect();
+    Ok(CheckAccountResponse { steps, check: Some(convert::check(&check)) })
+}

@@ -1,0 +1,223 @@
+//! What callers decide about accounts: new profiles, and changes by mask.
+
+use crate::api::fields::{self, Violations};
+use crate::api::proto::account::Auth as ProtoAuth;
+use crate::api::proto::{Account as ProtoAccount, Security as ProtoSecurity};
+use crate::domain::account::{Login, Profile, Security, Server};
+use crate::domain::address::{Address, Mailbox};
+use crate::domain::error::{Problem, Reason};
+use crate::domain::secret::Secret;
+use crate::mime::words;
+
+/// Longest sender name in characters.
+const MAX_SENDER_NAME: usize = 256;
+/// Longest host name in bytes (RFC 1035 2.3.4).
+const MAX_HOST_BYTES: usize = 253;
+/// Longest user name in bytes: an address with room to spare.
+const MAX_USERNAME_BYTES: usize = 320;
+/// Longest password in bytes.
+const MAX_PASSWORD_BYTES: usize = 1_024;
+/// The port on which an account that names no security uses implicit TLS.
+const IMPLICIT_TLS_PORT: u32 = 465;
+
+/// The paths of an update mask that this server knows.
+const PATHS: [&str; 8] =
+    ["active", "sender_name", "sender_email", "host", "port", "security", "none", "password"];
+
+/// A profile, and the password that came with it.
+pub(super) struct Wanted {
+    pub(super) profile: Profile,
+    pub(super) password: Option<Secret>,
+}
+
+/// The profile of an account that is to be created or checked.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn parse_new(account: ProtoAccount) -> Result<Wanted, Problem> {
+    let mut violations = Violations::default();
+    let wanted = parse(account, None, &mut violations);
+    if let Some(Wanted { profile: Profile { login: Login::Password { .. }, .. }, password: None }) = &wanted {
+        violations.add("account.password.password", "must not be empty");
+    }
+    match wanted {
+        Some(wanted) => violations.finish().map(|()| wanted),
+        None => Err(violations.problem()),
+    }
+}
+
+/// The profile that a change makes of the current one. Without paths the fields that are present count.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong; `PASSWORD_REQUIRED` where the change needs the password and it is not
+/// there.
+pub(super) fn parse_change(
+    current: &Profile,
+    change: ProtoAccount,
+    paths: &[String],
+) -> Result<Wanted, Problem> {
+    let mut violations = Violations::default();
+    let merged = merge(current, change, paths, &mut violations);
+    let wanted = match parse(merged, Some(current), &mut violations) {
+        Some(wanted) => violations.finish().map(|()| wanted)?,
+        None => return Err(violations.problem()),
+    };
+    let needs_password = matches!(wanted.profile.login, Login::Password { .. })
+        && (wanted.profile.server != current.server || wanted.profile.login != current.login);
+    if needs_password && wanted.password.is_none() {
+        let text = "changing host, port, security or user name needs the password in the same call";
+        return Err(Problem::new(Reason::PasswordRequired, text));
+    }
+    Ok(wanted)
+}
+
+/// The current profile as a message, with the fields of the change put in.
+fn merge(
+    current: &Profile,
+    change: ProtoAccount,
+    paths: &[String],
+    violations: &mut Violations,
+) -> ProtoAccount {
+    let mut merged = super::convert::profile(current);
+    let all = paths.iter().any(|path| path == "*");
+    for (index, path) in paths.iter().enumerate() {
+        // An etag may be named: it is compared, not stored.
+        let known = PATHS.contains(&path.as_str()) || ["*", "etag", "auth"].contains(&path.as_str());
+        if !known {
+            let description = format!("`{path}` is not a field that can be changed");
+            violations.add(format!("update_mask.paths[{index}]"), description);
+        }
+    }
+    let named = |path: &str, present: bool| {
+        if paths.is_empty() { present } else { all || paths.iter().any(|p| p == path) }
+    };
+    let ProtoAccount { active, sender_name, sender_email, host, port, security, auth, .. } = change;
+    if named("active", active.is_some()) {
+        merged.active = active;
+    }
+    if named("sender_name", !sender_name.is_empty()) {
+        merged.sender_name = sender_name;
+    }
+    if named("sender_email", !sender_email.is_empty()) {
+        merged.sender_email = sender_email;
+    }
+    if named("host", !host.is_empty()) {
+        merged.host = host;
+    }
+    if named("port", port != 0) {
+        merged.port = port;
+    }
+    if named("security", security != 0) {
+        merged.security = security;
+    }
+    let auth_named = named("auth", auth.is_some()) || named("none", false) || named("password", false);
+    if auth_named {
+        merged.auth = auth;
+    }
+    merged
+}
+
+fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Violations) -> Option<Wanted> {
+    let ProtoAccount {
+        name: _,
+        active,
+        sender_name,
+        sender_email,
+        host,
+        port,
+        security,
+        auth,
+        check: _,
+        etag: _,
+        create_time: _,
+        update_time: _,
+    } = account;
+    let sender_name = fields::text(&sender_name, MAX_SENDER_NAME).map(|name| words::decode(name.trim()));
+    let sender_name = violations.take("account.sender_name", sender_name);
+    let sender_email = violations.take("account.sender_email", Address::parse(&sender_email));
+    let host = violations.take("account.host", parse_host(&host));
+    let security = parse_security(security, port).ok_or("is not a way to protect a connection");
+    let security = violations.take("account.security", security);
+    let port = match (port, security) {
+        (0, Some(security)) => Some(security.default_port()),
+        (0, None) => None,
+        _ => violations.take("account.port", u16::try_from(port).map_err(|_| "must be 1 to 65535")),
+    };
+    let (login, password) =
+        parse_auth(auth, sender_email.as_ref(), current.map(|profile| &profile.login), violations)?;
+    Some(Wanted {
+        profile: Profile {
+            active: active.unwrap_or(true),
+            sender_name: sender_name?,
+            sender_email: sender_email?,
+            server: Server { host: host?, port: port?, security: security? },
+            login,
+        },
+        password,
+    })
+}
+
+fn parse_auth(
+    auth: Option<ProtoAuth>,
+    sender_email: Option<&Address>,
+    current: Option<&Login>,
+    violations: &mut Violations,
+) -> Option<(Login, Option<Secret>)> {
+    let Some(ProtoAuth::Password(password)) = auth else {
+        return Some((Login::None, None));
+    };
+    let username = match (password.username.is_empty(), current) {
+        (false, _) => password.username,
+        (true, Some(Login::Password { username })) => username.clone(),
+        (true, _) => sender_email.map(Address::to_string).unwrap_or_default(),
+    };
+    let bad = |text: &str, max: usize| text.chars().any(char::is_control) || text.len() > max;
+    let mut right = true;
+    if bad(&username, MAX_USERNAME_BYTES) {
+        right = false;
+        violations.add(
+            "account.password.username",
+            "must be at most 320 bytes without control characters",
+        );
+    }
+    if bad(&password.password, MAX_PASSWORD_BYTES) {
+        right = false;
+        violations.add(
+            "account.password.password",
+            "must be at most 1,024 bytes without control characters",
+        );
+    }
+    let secret = (!password.password.is_empty()).then(|| Secret::from(password.password));
+    right.then_some((Login::Password { username }, secret))
+}
+
+/// A host name in A-label form, or an address literal; the egress policy has the last word on where it leads.
+fn parse_host(host: &str) -> Result<String, &'static str> {
+    let host = host.trim();
+    if host.is_empty() {
+        return Err("must not be empty");
+    }
+    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
+        return Ok(address.to_string());
+    }
+    let ascii = idna::domain_to_ascii_strict(host).map_err(|_| "must be a host name")?;
+    let ascii = ascii.trim_end_matches('.').to_owned();
+    if ascii.is_empty() || ascii.len() > MAX_HOST_BYTES {
+        return Err("must be a host name of at most 253 bytes");
+    }
+    Ok(ascii)
+}
+
+fn parse_security(security: i32, port: u32) -> Option<Security> {
+    Some(match ProtoSecurity::try_from(security).ok()? {
+        ProtoSecurity::Unspecified if port == IMPLICIT_TLS_PORT => Security::ImplicitTls,
+        ProtoSecurity::Unspecified | ProtoSecurity::Starttls => Security::StartTls,
+        ProtoSecurity::ImplicitTls => Security::ImplicitTls,
+        ProtoSecurity::None => Security::None,
+    })
+}
+
+/// The address by which accounts are filtered: that of a mailbox, or an address.
+pub(super) fn parse_filter_address(text: &str) -> Result<Address, crate::domain::address::AddressError> {
+    Mailbox::parse(text).map(|mailbox| mailbox.address)
+}

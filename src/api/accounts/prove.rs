@@ -1,0 +1,99 @@
+//! Proving an account: the check runs, its transcript is stored, and a failure becomes the answer.
+
+use uuid::Uuid;
+
+use crate::api::Api;
+use crate::domain::account::{Auth, Check, CheckState, Login, Profile};
+use crate::domain::error::{Problem, Reason};
+use crate::domain::log::{Chunk, LogId};
+use crate::domain::outcome::Step;
+use crate::domain::secret::Secret;
+use crate::domain::settings::StoredSettings;
+use crate::domain::site::SiteId;
+use crate::smtp::check::{self, Report};
+use crate::smtp::{FailureKind, Target, Transcript};
+use crate::store::logs;
+
+/// Runs the check of an account; its transcript goes to the log of the checks of `account` (0 for one that is not saved).
+pub(super) async fn climb(
+    api: &Api,
+    site: &SiteId,
+    settings: &StoredSettings,
+    profile: &Profile,
+    auth: Auth,
+    account: i64,
+) -> Result<Report, Problem> {
+    let target = Target { server: profile.server.clone(), auth };
+    let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
+    let timeout = settings.connection_timeout();
+    let report = check::run(&api.connector, &target, &profile.sender_email, timeout, &transcript).await;
+    let entries = transcript.take();
+    if settings.save_logs() && !entries.is_empty() {
+        let (site, session) = (site.clone(), Uuid::now_v7());
+        let chunk = Chunk { site: site.clone(), log: LogId::Check(account), session, message: None, entries };
+        logs::record(&api.store, &site, &[], &[chunk]).await?;
+    }
+    Ok(report)
+}
+
+/// The check that a report amounts to.
+pub(super) fn check_of(report: &Report) -> Check {
+    let error = report.failure().map(|step| format!("{}: {}", step_name(step.step), step.reply));
+    Check {
+        state: if error.is_some() { CheckState::Failed } else { CheckState::Passed },
+        error: error.unwrap_or_default(),
+        capabilities: report.capabilities.clone(),
+        ..Check::none()
+    }
+}
+
+/// Refuses what the report says does not work.
+///
+/// # Errors
+/// `CHECK_FAILED` with the step and the server's words; `HOST_NOT_ALLOWED`.
+pub(super) fn demand(report: &Report) -> Result<Check, Problem> {
+    let Some(failed) = report.failure() else { return Ok(check_of(report)) };
+    let step = step_name(failed.step);
+    let reason = match report.failure_kind {
+        Some(FailureKind::NotAllowed) => Reason::HostNotAllowed,
+        _ => Reason::CheckFailed,
+    };
+    let advice = if failed.advice.is_empty() { String::new() } else { format!(" ({})", failed.advice) };
+    let text = format!("the account does not work, nothing was saved: {step}: {}{advice}", failed.reply);
+    Err(Problem::new(reason, text)
+        .with("step", step)
+        .with("code", failed.reply.code.to_string())
+        .with("enhanced_code", failed.reply.enhanced_code.clone())
+        .with("reply", failed.reply.text.clone())
+        .with("advice", failed.advice.clone()))
+}
+
+/// How a wanted account logs in, with the password that came along or the one that is kept.
+pub(super) fn auth_of(login: &Login, password: Option<&Secret>, kept: Option<Auth>) -> Auth {
+    match (login, password, kept) {
+        (Login::None, _, _) => Auth::None,
+        (Login::Password { username }, Some(password), _) => {
+            Auth::Password { username: username.clone(), password: password.clone() }
+        }
+        (Login::Password { username }, None, Some(Auth::Password { password, .. })) => {
+            Auth::Password { username: username.clone(), password }
+        }
+        (Login::Password { username }, None, _) => {
+            Auth::Password { username: username.clone(), password: Secret::new(Vec::new()) }
+        }
+    }
+}
+
+/// A step's name as the contract writes it.
+const fn step_name(step: Step) -> &'static str {
+    match step {
+        Step::Resolve => "RESOLVE",
+        Step::Connect => "CONNECT",
+        Step::Tls => "TLS",
+        Step::Hello => "HELLO",
+        Step::Auth => "AUTH",
+        Step::Envelope => "ENVELOPE",
+        Step::Content => "CONTENT",
+        Step::Acceptance => "ACCEPTANCE",
+    }
+}

@@ -1,0 +1,143 @@
+//! The gRPC edge: proto to domain and back, and nothing else. One file or folder for each noun.
+
+mod accounts;
+mod auth;
+mod fields;
+mod limits;
+mod logs;
+mod page;
+pub mod proto;
+mod send;
+mod settings;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
+use tonic::service::{Layered, Routes};
+
+use self::auth::{Authenticator, Credentials};
+pub use self::limits::TooLargeLayer;
+use self::proto::accounts_service_server::AccountsServiceServer;
+use self::proto::logs_service_server::LogsServiceServer;
+use self::proto::send_service_server::SendServiceServer;
+use self::proto::settings_service_server::SettingsServiceServer;
+use crate::domain::access::Right;
+use crate::domain::error::{Problem, Reason};
+use crate::domain::settings::StoredSettings;
+use crate::domain::site::SiteId;
+use crate::smtp::Connector;
+use crate::store::{Store, settings as stored_settings};
+
+/// Largest letter in bytes after MIME encoding (API 5).
+pub const MAX_LETTER_BYTES: usize = 25 * 1024 * 1024;
+/// What a request may be larger than the largest letter.
+const REQUEST_OVERHEAD_BYTES: usize = 1024 * 1024;
+
+/// What the operator decides about the API.
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// Smallest retry interval a site may set.
+    pub retry_floor: Duration,
+}
+
+/// What all services work with.
+pub struct Api {
+    store: Store,
+    connector: Arc<Connector>,
+    authenticator: Authenticator,
+    options: ApiOptions,
+    /// The soft stop: streams end, waiting calls answer.
+    stop: CancellationToken,
+}
+
+impl Api {
+    /// The API over this store, checking accounts through this connector, until `stop`.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        connector: Arc<Connector>,
+        options: ApiOptions,
+        stop: CancellationToken,
+    ) -> Arc<Self> {
+        Arc::new(Self { authenticator: Authenticator::new(store.clone()), store, connector, options, stop })
+    }
+
+    /// The caller of a call, if it has the right, for this site where one is named.
+    async fn authorise(
+        &self,
+        metadata: &MetadataMap,
+        right: Right,
+        site: Option<&SiteId>,
+    ) -> Result<Credentials, Problem> {
+        let credentials = self.authenticator.caller(metadata).await?;
+        credentials.caller.may(right, site)?;
+        Ok(credentials)
+    }
+
+    /// The settings of a site.
+    async fn settings_of(&self, site: &SiteId) -> Result<StoredSettings, Problem> {
+        let settings = stored_settings::find(&self.store, site).await?;
+        settings.map(|settings| settings.stored).ok_or_else(|| Problem::not_found(site.name()))
+    }
+
+    /// The settings of a site that is switched on.
+    async fn settings_of_enabled(&self, site: &SiteId) -> Result<StoredSettings, Problem> {
+        let settings = self.settings_of(site).await?;
+        if settings.enabled() {
+            return Ok(settings);
+        }
+        let text = format!("{} is switched off in its settings", site.name());
+        Err(Problem::new(Reason::SiteDisabled, text).with("site", site.name()))
+    }
+}
+
+/// The names of all services, as health tells of them.
+pub const SERVICE_NAMES: [&str; 4] = [
+    <SettingsServiceServer<settings::Service> as NamedService>::NAME,
+    <AccountsServiceServer<accounts::Service> as NamedService>::NAME,
+    <SendServiceServer<send::Service> as NamedService>::NAME,
+    <LogsServiceServer<logs::Service> as NamedService>::NAME,
+];
+
+/// All services, with their limits.
+#[must_use]
+pub fn routes(api: &Arc<Api>) -> Routes {
+    let gzip = CompressionEncoding::Gzip;
+    let limit = MAX_LETTER_BYTES + REQUEST_OVERHEAD_BYTES;
+    Routes::new(
+        SettingsServiceServer::new(settings::Service(Arc::clone(api)))
+            .accept_compressed(gzip)
+            .send_compressed(gzip),
+    )
+    .add_service(
+        AccountsServiceServer::new(accounts::Service(Arc::clone(api)))
+            .accept_compressed(gzip)
+            .send_compressed(gzip),
+    )
+    .add_service(
+        SendServiceServer::new(send::Service(Arc::clone(api)))
+            .max_decoding_message_size(limit)
+            .accept_compressed(gzip)
+            .send_compressed(gzip),
+    )
+    .add_service(
+        LogsServiceServer::new(logs::Service(Arc::clone(api))).accept_compressed(gzip).send_compressed(gzip),
+    )
+}
+
+/// Runs work that writes in a task of its own, so that a call that is cancelled or runs into its deadline cannot stop
+/// it half way (DESIGN 3).
+async fn to_the_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
+    use tracing::Instrument;
+    tokio::spawn(work.in_current_span()).await.unwrap_or_else(|error| {
+        tracing::error!(%error, "a call's work failed");
+        Err(Problem::new(Reason::Internal, "internal error; the server's log tells more"))
+    })
+}
