@@ -103,9 +103,18 @@ impl Connection {
         letter: &Letter<'_>,
         transcript: &Transcript,
     ) -> Vec<RecipientResult> {
-        match self.open(context, sender, transcript).await {
-            Ok(session) => session.deliver(letter, transcript).await,
-            Err(result) => vec![result; letter.recipients.len()],
+        let reused = self.open.is_some();
+        loop {
+            let session = match self.open(context, sender, transcript).await {
+                Ok(session) => session,
+                Err(result) => return vec![result; letter.recipients.len()],
+            };
+            let results = session.deliver(letter, transcript).await;
+            if !(reused && session.lost_while_idle()) {
+                return results;
+            }
+            // The server gave up the idle session: at once on a new one, no attempt counted (CASES 26).
+            self.open = None;
         }
     }
 

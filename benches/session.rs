@@ -1,0 +1,2 @@
+//! Letters a second over one session.
+fn main() {}

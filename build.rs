@@ -1,0 +1,22 @@
+//! Compiles the protos to Rust, and to the descriptor set that reflection serves. Needs no protoc.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=migrations");
+    let files = ["settings", "accounts", "send", "logs"].map(|noun| format!("proto/postroom/v1/{noun}.proto"));
+    let descriptors = protox::compile(files, ["proto"])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("postroom.bin"), descriptors.encode_to_vec())?;
+    tonic_prost_build::configure()
+        // Large fields are shared with the received frame rather than copied.
+        .bytes("postroom.v1.Message.raw")
+        .bytes("postroom.v1.Attachment.content")
+        // Its Debug is written by hand, so that no password is ever printed.
+        .skip_debug(["postroom.v1.PasswordAuth"])
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,108 @@
+//! What all sessions of a process share: trusted roots, the egress policy, the name we greet with.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use rustls::ClientConfig;
+
+use super::egress::Policy;
+use crate::domain::account::{Auth, Server};
+use crate::domain::clock::Clock;
+
+/// Longest name in EHLO, in bytes (RFC 5321 4.5.3.1.2).
+const MAX_HELO_BYTES: usize = 255;
+
+/// Where a session goes and how it logs in.
+#[derive(Clone)]
+pub struct Target {
+    /// The server.
+    pub server: Server,
+    /// The login.
+    pub auth: Auth,
+}
+
+/// What a [`Connector`] is made of.
+#[derive(Clone, Debug)]
+pub struct ConnectorOptions {
+    /// PEM file of issuers the operator trusts besides the system's.
+    pub ca_file: Option<PathBuf>,
+    /// Where connections may go.
+    pub egress: Policy,
+    /// Hosts to which a password may be sent without TLS.
+    pub plaintext_auth_hosts: Vec<String>,
+    /// The name in EHLO: a domain or an address literal such as `[192.0.2.1]`.
+    pub helo_name: String,
+    /// The process's clock.
+    pub clock: Clock,
+}
+
+/// Why there can be no connector.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectorError {
+    /// The operator's CA file.
+    #[error("the CA file {} cannot be used: {reason}", path.display())]
+    CaFile {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The name in EHLO.
+    #[error("`{0}` cannot be a name in EHLO")]
+    HeloName(String),
+    /// TLS itself.
+    #[error("TLS cannot be set up: {0}")]
+    Tls(String),
+}
+
+/// Opens sessions. One per process, shared in an `Arc`.
+#[derive(Debug)]
+pub struct Connector {
+    pub(super) tls: Arc<ClientConfig>,
+    pub(super) egress: Policy,
+    pub(super) helo_name: String,
+    plaintext_auth_hosts: Vec<String>,
+    clock: Clock,
+}
+
+impl Connector {
+    /// Loads the trusted roots and checks the options.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn new(options: ConnectorOptions) -> Result<Self, ConnectorError> {
+        let ConnectorOptions { ca_file, egress, plaintext_auth_hosts, helo_name, clock } = options;
+        if helo_name.is_empty()
+            || helo_name.len() > MAX_HELO_BYTES
+            || !helo_name.bytes().all(|byte| byte.is_ascii_graphic())
+        {
+            return Err(ConnectorError::HeloName(helo_name.escape_default().to_string()));
+        }
+        let plaintext_auth_hosts = plaintext_auth_hosts.iter().map(|host| plain_host(host)).collect();
+        let tls = super::tls::client_config(ca_file.as_deref())?;
+        Ok(Self { tls, egress, helo_name, plaintext_auth_hosts, clock })
+    }
+
+    /// Where connections may go.
+    #[must_use]
+    pub fn egress(&self) -> &Policy {
+        &self.egress
+    }
+
+    /// The clock that entries of transcripts are stamped by.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Whether a password may go to this host without TLS.
+    pub(super) fn allows_plaintext_auth(&self, host: &str) -> bool {
+        self.plaintext_auth_hosts.contains(&plain_host(host))
+    }
+}
+
+/// Hosts are compared without case, closing dot and brackets.
+fn plain_host(host: &str) -> String {
+    let host = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}

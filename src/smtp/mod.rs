@@ -1,0 +1,28 @@
+//! The SMTP client: sessions, their replies, TLS, egress, transcripts, and the check of an account.
+//!
+//! A session reads only from a connection whose state it knows; whatever a server does, it costs its deadline and a
+//! bounded amount of memory. What becomes of a result (retry times, parking) is decided by `delivery`.
+
+mod capabilities;
+pub mod check;
+mod connect;
+mod connector;
+mod content;
+mod deadlines;
+pub mod egress;
+#[cfg(test)]
+mod egress_test;
+mod failure;
+mod printable;
+mod redact;
+mod reply;
+mod session;
+mod tls;
+pub mod transcript;
+mod wire;
+
+pub use connector::{Connector, ConnectorError, ConnectorOptions, Target};
+pub use deadlines::Deadlines;
+pub use failure::{Failure, FailureKind};
+pub use session::{Letter, Session};
+pub use transcript::Transcript;
