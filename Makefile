@@ -17,7 +17,7 @@ test: ## Run all tests
 lint: ## Check format, lints and documentation
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
 
 run: ## Start the server with a private PostgreSQL
 	scripts/setup demo
