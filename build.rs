@@ -7,7 +7,8 @@ use prost::Message;
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-changed=migrations");
-    let files = ["settings", "accounts", "send", "logs"].map(|noun| format!("proto/postroom/v1/{noun}.proto"));
+    let files =
+        ["settings", "accounts", "send", "logs"].map(|noun| format!("proto/postroom/v1/{noun}.proto"));
     let descriptors = protox::compile(files, ["proto"])?;
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
     std::fs::write(out.join("postroom.bin"), descriptors.encode_to_vec())?;

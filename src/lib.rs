@@ -1,5 +1,6 @@
 //! Postroom: portals, shops and CRMs delegate their outgoing mail to it over gRPC.
 
+pub mod api;
 pub mod config;
 pub mod delivery;
 pub mod domain;

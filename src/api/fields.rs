@@ -24,7 +24,9 @@ impl Violations {
 
     /// Notes violations whose paths begin below `prefix`.
     pub(super) fn extend(&mut self, prefix: &str, violations: Vec<Violation>) {
-        self.0.extend(violations.into_iter().map(|v| Violation::new(format!("{prefix}{}", v.field), v.description)));
+        self.0.extend(
+            violations.into_iter().map(|v| Violation::new(format!("{prefix}{}", v.field), v.description)),
+        );
     }
 
     /// The value, or `None` with the error noted.
@@ -48,9 +50,9 @@ impl Violations {
 
 /// The site of `sites/{site}`.
 pub(super) fn site(field: &str, name: &str) -> Result<SiteId, Problem> {
-    name.strip_prefix("sites/")
-        .and_then(SiteId::parse)
-        .ok_or_else(|| Problem::invalid_field(field, "must have the form sites/{site}, [a-z0-9][a-z0-9-]{0,62}"))
+    name.strip_prefix("sites/").and_then(SiteId::parse).ok_or_else(|| {
+        Problem::invalid_field(field, "must have the form sites/{site}, [a-z0-9][a-z0-9-]{0,62}")
+    })
 }
 
 /// The site of `sites/{site}/settings`.
@@ -179,11 +181,15 @@ mod tests {
     #[test]
     fn names() {
         assert!(site("parent", "sites/shop").is_ok());
-        for wrong in ["", "shop", "sites/", "sites/Shop", "sites/-", "sites/shop/", "sites/a/b", "sites/shop\n"] {
+        for wrong in
+            ["", "shop", "sites/", "sites/Shop", "sites/-", "sites/shop/", "sites/a/b", "sites/shop\n"]
+        {
             assert!(site("parent", wrong).is_err(), "{wrong:?}");
         }
         assert_eq!(account("name", "sites/shop/accounts/7").expect("right").1, 7);
-        for wrong in ["sites/shop/accounts/0", "sites/shop/accounts/07", "sites/shop/accounts/-1", "sites/shop/logs/7"] {
+        for wrong in
+            ["sites/shop/accounts/0", "sites/shop/accounts/07", "sites/shop/accounts/-1", "sites/shop/logs/7"]
+        {
             assert!(account("name", wrong).is_err(), "{wrong:?}");
         }
         assert!(message("name", "sites/shop/messages/01890c5e-7a3c-7c3e-9d2b-0f1e2d3c4b5a").is_ok());
@@ -202,9 +208,13 @@ mod tests {
 
     #[test]
     fn times() {
-        for (seconds, nanos, right) in
-            [(0, 0, true), (0, -1, false), (0, 1_000_000_000, false), (i64::MAX, 0, false), (-62_135_596_801, 0, false)]
-        {
+        for (seconds, nanos, right) in [
+            (0, 0, true),
+            (0, -1, false),
+            (0, 1_000_000_000, false),
+            (i64::MAX, 0, false),
+            (-62_135_596_801, 0, false),
+        ] {
             let time = timestamp(prost_types::Timestamp { seconds, nanos });
             assert_eq!(time.is_ok(), right, "{seconds} {nanos}");
         }

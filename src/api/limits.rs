@@ -53,7 +53,7 @@ fn translate<Body: Default>(response: http::Response<Body>) -> http::Response<Bo
         return response;
     }
     let text = format!("a request may have at most {} bytes", super::MAX_LETTER_BYTES);
-    let problem = Problem::new(Reason::MessageTooLarge, text)
-        .with("max_bytes", super::MAX_LETTER_BYTES.to_string());
+    let problem =
+        Problem::new(Reason::MessageTooLarge, text).with("max_bytes", super::MAX_LETTER_BYTES.to_string());
     Status::from(problem).into_http()
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
-use tonic::service::{Layered, Routes};
+use tonic::service::Routes;
 
 use self::auth::{Authenticator, Credentials};
 pub use self::limits::TooLargeLayer;

@@ -84,7 +84,10 @@ impl<'a> Tokens<'a> {
             return Ok(None);
         }
         self.read(page_token).map(Some).ok_or_else(|| {
-            Problem::invalid_field("page_token", "must be the next_page_token of a call with the same arguments")
+            Problem::invalid_field(
+                "page_token",
+                "must be the next_page_token of a call with the same arguments",
+            )
         })
     }
 

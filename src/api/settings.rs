@@ -10,8 +10,8 @@ use super::page::{self, Tokens};
 use super::proto::settings_service_server::SettingsService;
 use super::proto::{
     CreateSiteRequest, CreateSiteResponse, GetSettingsRequest, GetSettingsResponse, GetSiteRequest,
-    GetSiteResponse, ListSitesRequest, ListSitesResponse, LogLevel as ProtoLogLevel, Settings as ProtoSettings,
-    Site as ProtoSite, UpdateSettingsRequest, UpdateSettingsResponse,
+    GetSiteResponse, ListSitesRequest, ListSitesResponse, LogLevel as ProtoLogLevel,
+    Settings as ProtoSettings, Site as ProtoSite, UpdateSettingsRequest, UpdateSettingsResponse,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::{Right, Scope};
@@ -120,12 +120,7 @@ impl SettingsService for Service {
     }
 }
 
-async fn update(
-    api: &Api,
-    site: &SiteId,
-    etag: &str,
-    change: SettingsChange,
-) -> Result<Settings, Problem> {
+async fn update(api: &Api, site: &SiteId, etag: &str, change: SettingsChange) -> Result<Settings, Problem> {
     let mut current =
         settings::find(&api.store, site).await?.ok_or_else(|| Problem::not_found(site.name()))?;
     if !etag.is_empty() && etag != etag_of(current.version) {

@@ -80,10 +80,16 @@ impl From<StoreError> for Problem {
             }
             StoreError::Vault(VaultError::KeyUnknown { id }) => {
                 tracing::error!(error = cause, "a secret cannot be opened");
-                Self::new(Reason::KeyUnknown, format!("the password was sealed by the key {id}, which is not there"))
-                    .with("key", id)
+                Self::new(
+                    Reason::KeyUnknown,
+                    format!("the password was sealed by the key {id}, which is not there"),
+                )
+                .with("key", id)
             }
-            StoreError::Refused(_) | StoreError::Migration(_) | StoreError::Vault(_) | StoreError::Corrupt(_) => {
+            StoreError::Refused(_)
+            | StoreError::Migration(_)
+            | StoreError::Vault(_)
+            | StoreError::Corrupt(_) => {
                 tracing::error!(error = cause, "a call failed");
                 Self::new(Reason::Internal, "internal error; the server's log tells more")
             }

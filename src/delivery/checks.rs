@@ -22,6 +22,9 @@ pub(super) async fn note(store: &Store, account: &Account, opened: Result<&Sessi
     }
     let check = Check { state, check_time: None, success_time: None, error, capabilities };
     if let Err(error) = checks::record(store, &account.site, account.id, &check).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the state of an account cannot be recorded");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the state of an account cannot be recorded"
+        );
     }
 }

@@ -74,7 +74,11 @@ impl Context {
         }
         if let Err(error) = queue::hand_back(&self.store, &lane.site, self.replica, &letters, wait).await {
             // They stay leased until this replica ends or is not heard of any more.
-            tracing::error!(error = &error as &dyn std::error::Error, letters = letters.len(), "letters cannot be handed back");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                letters = letters.len(),
+                "letters cannot be handed back"
+            );
         }
     }
 }

@@ -72,7 +72,9 @@ impl Pulse {
         }
         if changed && !writable {
             match result {
-                Ok(Err(error)) => tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be written"),
+                Ok(Err(error)) => {
+                    tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be written")
+                }
                 _ => tracing::error!("the store does not answer"),
             }
         }

@@ -183,6 +183,20 @@ impl Mailbox {
     }
 }
 
+impl fmt::Display for Mailbox {
+    /// `Name <address>` or `address`; a name that could be misread is quoted (RFC 5322 3.2.4).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(name) = &self.name else { return self.address.fmt(f) };
+        let plain = name
+            .chars()
+            .all(|c| !c.is_ascii() || c.is_ascii_alphanumeric() || " !#$%&'*+-/=?^_`{|}~".contains(c));
+        if plain && name.trim() == name {
+            return write!(f, "{name} <{}>", self.address);
+        }
+        write!(f, "\"{}\" <{}>", name.replace('\\', "\\\\").replace('"', "\\\""), self.address)
+    }
+}
+
 /// A display name without its quotes and escapes; `None` where a quote is not closed.
 fn unquote(name: &str) -> Option<String> {
     let Some(rest) = name.strip_prefix('"') else {
@@ -254,6 +268,7 @@ mod tests {
             let mailbox = Mailbox::parse(text).expect(text);
             assert_eq!(mailbox.name.as_deref(), name, "{text}");
             assert_eq!(mailbox.address.to_string(), address, "{text}");
+            assert_eq!(Mailbox::parse(&mailbox.to_string()), Ok(mailbox), "{text}");
         }
         for text in ["Ann <ann@example.com", "\"Ann <ann@example.com>", "Ann ann@example.com>", "a <b> <c>"] {
             assert!(Mailbox::parse(text).is_err(), "{text}");

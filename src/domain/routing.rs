@@ -34,6 +34,12 @@ pub fn choose(from_name: Option<&str>, candidates: &[Candidate]) -> Option<(i64,
         .or_else(|| by_address().map(|account| (account, Rule::Address)))
 }
 
+/// The choice where a letter asks for exactly this account: it is taken if it is a candidate.
+#[must_use]
+pub fn request(account: i64, candidates: &[Candidate]) -> Option<(i64, Rule)> {
+    candidates.iter().any(|c| c.account == account).then_some((account, Rule::Requested))
+}
+
 /// What names are compared by: trimmed, runs of white space folded, composed (NFC); case matters.
 #[must_use]
 pub fn name_key(name: &str) -> String {

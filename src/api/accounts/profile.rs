@@ -175,17 +175,11 @@ fn parse_auth(
     let mut right = true;
     if bad(&username, MAX_USERNAME_BYTES) {
         right = false;
-        violations.add(
-            "account.password.username",
-            "must be at most 320 bytes without control characters",
-        );
+        violations.add("account.password.username", "must be at most 320 bytes without control characters");
     }
     if bad(&password.password, MAX_PASSWORD_BYTES) {
         right = false;
-        violations.add(
-            "account.password.password",
-            "must be at most 1,024 bytes without control characters",
-        );
+        violations.add("account.password.password", "must be at most 1,024 bytes without control characters");
     }
     let secret = (!password.password.is_empty()).then(|| Secret::from(password.password));
     right.then_some((Login::Password { username }, secret))

@@ -1,0 +1,65 @@
+//! Logs and entries as they are answered.
+
+use crate::api::fields;
+use crate::api::proto::log_entry::Kind as ProtoKind;
+use crate::api::proto::{Log as ProtoLog, LogEntry as ProtoEntry};
+use crate::domain::account::account_name;
+use crate::domain::log::{Chunk, Entry, EntryKind, Log};
+use crate::domain::site::SiteId;
+
+/// A log as it is answered.
+pub(super) fn log(site: &SiteId, log: Log) -> ProtoLog {
+    let Log { id, sender, size_bytes, update_time } = log;
+    let (sender_name, sender_email) = sender.unwrap_or_default();
+    let account = match id.account() {
+        0 => String::new(),
+        account => account_name(site, account),
+    };
+    ProtoLog {
+        name: format!("{}/logs/{id}", site.name()),
+        file_name: id.file_name(),
+        account,
+        sender_name,
+        sender_email,
+        tags: vec![id.tag().to_owned()],
+        size_bytes,
+        update_time: Some(fields::to_timestamp(update_time)),
+    }
+}
+
+/// An entry of a chunk as it is answered.
+pub(super) fn entry(chunk: &Chunk, entry: &Entry) -> ProtoEntry {
+    let Entry { time, kind, text } = entry;
+    let site = chunk.site.name();
+    ProtoEntry {
+        log: format!("{site}/logs/{}", chunk.log),
+        time: Some(fields::to_timestamp(*time)),
+        kind: kind_to_proto(*kind).into(),
+        text: text.clone(),
+        session: chunk.session.to_string(),
+        message: chunk.message.map(|(id, _)| format!("{site}/messages/{id}")).unwrap_or_default(),
+        attempt: chunk.message.map_or(0, |(_, attempt)| attempt),
+    }
+}
+
+const fn kind_to_proto(kind: EntryKind) -> ProtoKind {
+    match kind {
+        EntryKind::Error => ProtoKind::Error,
+        EntryKind::Client => ProtoKind::Client,
+        EntryKind::Server => ProtoKind::Server,
+        EntryKind::Connection => ProtoKind::Connection,
+        EntryKind::Data => ProtoKind::Data,
+    }
+}
+
+/// The kind of this number; `None` for one that says nothing.
+pub(super) fn kind_from_proto(kind: i32) -> Option<EntryKind> {
+    match ProtoKind::try_from(kind).ok()? {
+        ProtoKind::Unspecified => None,
+        ProtoKind::Error => Some(EntryKind::Error),
+        ProtoKind::Client => Some(EntryKind::Client),
+        ProtoKind::Server => Some(EntryKind::Server),
+        ProtoKind::Connection => Some(EntryKind::Connection),
+        ProtoKind::Data => Some(EntryKind::Data),
+    }
+}

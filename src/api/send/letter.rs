@@ -1,0 +1,296 @@
+//! From a request's message to a letter that can be stored: addresses, content, account, all checked.
+
+use bytes::Bytes;
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use crate::api::fields::{self, Violations};
+use crate::api::proto::message::Content as ProtoContent;
+use crate::api::proto::{Composed as ProtoComposed, Message as ProtoMessage};
+use crate::api::{Api, MAX_LETTER_BYTES};
+use crate::domain::address::Mailbox;
+use crate::domain::error::{Problem, Reason};
+use crate::domain::message::{MAX_RECIPIENTS, Recipient, RecipientKind, RecipientState};
+use crate::domain::routing::{self, name_key};
+use crate::domain::site::SiteId;
+use crate::mime::compose::{self, Attachment, Composed};
+use crate::mime::{Content, raw, words};
+use crate::store::accounts;
+
+/// A letter that is ready to be stored.
+pub(super) struct Letter {
+    /// From, `Name <address>` or `address`.
+    pub(super) from_address: String,
+    /// The envelope sender.
+    pub(super) envelope_sender: String,
+    /// The account that was chosen.
+    pub(super) account: i64,
+    /// Recipients, each address once, all pending.
+    pub(super) recipients: Vec<Recipient>,
+    /// The bytes and what a server must know of them.
+    pub(super) content: Content,
+}
+
+/// What a request says, parsed: sender, recipients and content.
+pub(super) struct Draft {
+    from: Mailbox,
+    to: Vec<Mailbox>,
+    cc: Vec<Mailbox>,
+    bcc: Vec<Mailbox>,
+    content: Body,
+    account: Option<i64>,
+}
+
+/// The content of a draft.
+enum Body {
+    Composed { composed: ProtoComposed, reply_to: Vec<Mailbox> },
+    Raw(Content),
+}
+
+/// Parses a request's message.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn parse(
+    site: &SiteId,
+    message: ProtoMessage,
+    id: Uuid,
+    now: OffsetDateTime,
+) -> Result<Draft, Problem> {
+    let ProtoMessage {
+        name: _,
+        from_address,
+        to,
+        cc,
+        bcc,
+        content,
+        account,
+        state: _,
+        message_id: _,
+        recipients: _,
+        attempts: _,
+        next_attempt_time: _,
+        create_time: _,
+        final_time: _,
+        size: _,
+    } = message;
+    let mut violations = Violations::default();
+    let given = Given {
+        from: (!from_address.is_empty())
+            .then(|| violations.take("message.from_address", mailbox(&from_address)))
+            .flatten(),
+        to: mailboxes("message.to", &to, &mut violations),
+        cc: mailboxes("message.cc", &cc, &mut violations),
+        bcc: mailboxes("message.bcc", &bcc, &mut violations),
+    };
+    let account = (!account.is_empty())
+        .then(|| fields::within(site, "message.account", &account, fields::account))
+        .transpose()?;
+    let draft = match content {
+        None => {
+            violations.add("message.content", "must be `composed` or `raw`");
+            None
+        }
+        Some(ProtoContent::Composed(composed)) => {
+            if from_address.is_empty() {
+                violations.add("message.from_address", "must not be empty");
+            }
+            given.with_composed(composed, account, &mut violations)
+        }
+        Some(ProtoContent::Raw(bytes)) => given.with_raw(&bytes, account, id, now, &mut violations),
+    };
+    let Some(draft) = draft else { return Err(violations.problem()) };
+    let count = draft.to.len() + draft.cc.len() + draft.bcc.len();
+    if !(1..=MAX_RECIPIENTS).contains(&count) {
+        violations
+            .add("message.to", format!("must be 1 to {MAX_RECIPIENTS} recipients together with cc and bcc"));
+    }
+    violations.finish()?;
+    Ok(draft)
+}
+
+/// What stands outside the content.
+struct Given {
+    from: Option<Mailbox>,
+    to: Vec<Mailbox>,
+    cc: Vec<Mailbox>,
+    bcc: Vec<Mailbox>,
+}
+
+impl Given {
+    fn with_composed(
+        self,
+        composed: ProtoComposed,
+        account: Option<i64>,
+        violations: &mut Violations,
+    ) -> Option<Draft> {
+        let reply_to = mailboxes("message.composed.reply_to", &composed.reply_to, violations);
+        let Self { from, to, cc, bcc } = self;
+        Some(Draft { from: from?, to, cc, bcc, content: Body::Composed { composed, reply_to }, account })
+    }
+
+    fn with_raw(
+        self,
+        bytes: &Bytes,
+        account: Option<i64>,
+        id: Uuid,
+        now: OffsetDateTime,
+        violations: &mut Violations,
+    ) -> Option<Draft> {
+        let domain = self.from.as_ref().map_or("localhost", |from| from.address.domain());
+        let raw = match raw::normalise(bytes, now, &message_id(id, domain)) {
+            Ok(raw) => raw,
+            Err(of_content) => {
+                violations.extend("message.", of_content);
+                return None;
+            }
+        };
+        if let Some(from) = &self.from
+            && !same_sender(from, &raw.from)
+        {
+            violations.add("message.from_address", "must be that of the raw message's From, or empty");
+        }
+        let nobody = self.to.is_empty() && self.cc.is_empty() && self.bcc.is_empty();
+        let (to, cc, bcc) = if nobody { (raw.to, raw.cc, raw.bcc) } else { (self.to, self.cc, self.bcc) };
+        Some(Draft { from: raw.from, to, cc, bcc, content: Body::Raw(raw.content), account })
+    }
+}
+
+impl Draft {
+    /// Chooses the account and puts the letter together.
+    ///
+    /// # Errors
+    /// `NO_MATCHING_ACCOUNT`, `ACCOUNT_NOT_USABLE`, `INVALID_FIELD`, `MESSAGE_TOO_LARGE`.
+    pub(super) async fn finish(
+        &self,
+        api: &Api,
+        site: &SiteId,
+        id: Uuid,
+        now: OffsetDateTime,
+    ) -> Result<Letter, Problem> {
+        let address = &self.from.address;
+        let candidates = accounts::candidates(&api.store, site, &address.key()).await?;
+        let (account, _) = match self.account {
+            Some(wanted) => routing::request(wanted, &candidates).ok_or_else(|| {
+                let text =
+                    "the requested account does not exist, is not active, or has another address than From";
+                Problem::new(Reason::AccountNotUsable, text)
+            })?,
+            None => routing::choose(self.from.name.as_deref(), &candidates).ok_or_else(|| {
+                let text = format!("no active account of {} has the address of From", site.name());
+                Problem::new(Reason::NoMatchingAccount, text)
+                    .with("site", site.name())
+                    .with("from_address", address.to_string())
+            })?,
+        };
+        let mut from = self.from.clone();
+        let content = match &self.content {
+            Body::Raw(content) => content.clone(),
+            Body::Composed { composed, reply_to } => {
+                if from.name.is_none() {
+                    from.name = candidates
+                        .into_iter()
+                        .find(|candidate| candidate.account == account)
+                        .map(|candidate| candidate.sender_name)
+                        .filter(|name| !name.is_empty());
+                }
+                self.compose(composed, reply_to, &from, id, now)?
+            }
+        };
+        if content.bytes.len() > MAX_LETTER_BYTES {
+            let size = content.bytes.len().to_string();
+            let text = format!("the letter has {size} bytes, at most {MAX_LETTER_BYTES} are allowed");
+            let problem = Problem::new(Reason::MessageTooLarge, text);
+            return Err(problem.with("size", size).with("max_bytes", MAX_LETTER_BYTES.to_string()));
+        }
+        Ok(Letter {
+            from_address: self.from.to_string(),
+            envelope_sender: address.to_string(),
+            account,
+            recipients: self.recipients(),
+            content,
+        })
+    }
+
+    fn compose(
+        &self,
+        composed: &ProtoComposed,
+        reply_to: &[Mailbox],
+        from: &Mailbox,
+        id: Uuid,
+        now: OffsetDateTime,
+    ) -> Result<Content, Problem> {
+        let attachments: Vec<Attachment<'_>> = composed
+            .attachments
+            .iter()
+            .map(|attachment| Attachment {
+                filename: &attachment.filename,
+                content_type: &attachment.content_type,
+                content: &attachment.content,
+                content_id: &attachment.content_id,
+            })
+            .collect();
+        let headers: Vec<(String, String)> =
+            composed.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
+        let letter = Composed {
+            from,
+            to: &self.to,
+            cc: &self.cc,
+            reply_to,
+            subject: &composed.subject,
+            text: &composed.text,
+            html: &composed.html,
+            attachments: &attachments,
+            headers: &headers,
+            date: now,
+            message_id: &message_id(id, from.address.domain()),
+        };
+        compose::compose(&letter).map_err(|of_content| {
+            let mut violations = Violations::default();
+            violations.extend("message.", of_content);
+            violations.problem()
+        })
+    }
+
+    /// Everybody once, by address, where he is named first.
+    fn recipients(&self) -> Vec<Recipient> {
+        let named =
+            [(RecipientKind::To, &self.to), (RecipientKind::Cc, &self.cc), (RecipientKind::Bcc, &self.bcc)];
+        let mut seen = std::collections::HashSet::new();
+        let mut recipients = Vec::new();
+        for (kind, mailboxes) in named {
+            for mailbox in mailboxes.iter().filter(|mailbox| seen.insert(mailbox.address.key())) {
+                recipients.push(Recipient {
+                    mailbox: mailbox.to_string(),
+                    address: mailbox.address.to_string(),
+                    kind,
+                    state: RecipientState::Pending,
+                    reply: None,
+                });
+            }
+        }
+        recipients
+    }
+}
+
+fn message_id(id: Uuid, domain: &str) -> String {
+    format!("<{id}@{domain}>")
+}
+
+/// Whether a sender is the one that the raw message names; a name counts only where it is given.
+fn same_sender(given: &Mailbox, raw: &Mailbox) -> bool {
+    let name = |mailbox: &Mailbox| mailbox.name.as_deref().map(name_key);
+    given.address.key() == raw.address.key() && (given.name.is_none() || name(given) == name(raw))
+}
+
+fn mailbox(text: &str) -> Result<Mailbox, crate::domain::address::AddressError> {
+    let mut mailbox = Mailbox::parse(text)?;
+    mailbox.name = mailbox.name.map(|name| words::decode(&name));
+    Ok(mailbox)
+}
+
+fn mailboxes(field: &str, texts: &[String], violations: &mut Violations) -> Vec<Mailbox> {
+    let parse =
+        |(index, text): (usize, &String)| violations.take(&format!("{field}[{index}]"), mailbox(text));
+    texts.iter().enumerate().filter_map(parse).collect()
+}

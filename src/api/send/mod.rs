@@ -1,0 +1,230 @@
+//! SendService: letters are taken, found and listed.
+
+mod convert;
+mod letter;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use prost::Message as _;
+use tokio::time::{Instant, timeout_at};
+use tonic::{Request, Response, Status};
+use uuid::Uuid;
+
+use self::letter::Letter;
+use super::fields::{self, Violations};
+use super::page::{self, Tokens};
+use super::proto::send_service_server::SendService;
+use super::proto::{
+    GetMessageRequest, GetMessageResponse, ListMessagesRequest, ListMessagesResponse,
+    Message as ProtoMessage, SendMessageRequest, SendMessageResponse,
+};
+use super::{Api, to_the_end};
+use crate::domain::access::Right;
+use crate::domain::account::account_name;
+use crate::domain::address::Mailbox;
+use crate::domain::error::{Problem, Reason};
+use crate::domain::message::{Message, MessageState};
+use crate::domain::site::SiteId;
+use crate::store::messages::{self, MessageFilter, NewMessage, Taken};
+
+/// Longest `wait` of SendMessage.
+const MAX_WAIT: Duration = Duration::from_secs(60);
+/// While a call waits it looks at the table so often, should it miss a wake-up.
+const WAIT_POLL: Duration = Duration::from_secs(1);
+/// The choice of account is made again so often, where the chosen one is changed or deleted at that very moment.
+const MAX_CHOICES: usize = 3;
+/// What the MAC over a request's content is made for.
+const REQUEST_MAC: &str = "SendMessage request";
+
+/// `SendService` over the API.
+pub(super) struct Service(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl SendService for Service {
+    async fn send_message(
+        &self,
+        request: Request<SendMessageRequest>,
+    ) -> Result<Response<SendMessageResponse>, Status> {
+        let site = fields::site("parent", &request.get_ref().parent)?;
+        self.0.authorise(request.metadata(), Right::Send, Some(&site)).await?;
+        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request.into_inner();
+        let message = message.ok_or_else(|| Problem::invalid_field("message", "must be set"))?;
+        fields::request_id(&request_id)
+            .map_err(|description| Problem::invalid_field("request_id", description))?;
+        let wait = parse_wait(wait)?;
+        if validate_only {
+            let (id, now) = (Uuid::now_v7(), self.0.store.clock().now());
+            self.0.settings_of_enabled(&site).await?;
+            let draft = letter::parse(&site, message, id, now)?;
+            let letter = draft.finish(&self.0, &site, id, now).await?;
+            return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
+        }
+        let (api, of_site) = (Arc::clone(&self.0), site.clone());
+        let id = to_the_end(async move { take(&api, &of_site, message, &request_id).await }).await?;
+        let message = self.outcome(&site, id, wait).await?;
+        Ok(Response::new(SendMessageResponse { message: Some(convert::message(message)) }))
+    }
+
+    async fn get_message(
+        &self,
+        request: Request<GetMessageRequest>,
+    ) -> Result<Response<GetMessageResponse>, Status> {
+        let (site, id) = fields::message("name", &request.get_ref().name)?;
+        self.0.authorise(request.metadata(), Right::ReadMessages, Some(&site)).await?;
+        let message = find(&self.0, &site, id).await?;
+        Ok(Response::new(GetMessageResponse { message: Some(convert::message(message)) }))
+    }
+
+    async fn list_messages(
+        &self,
+        request: Request<ListMessagesRequest>,
+    ) -> Result<Response<ListMessagesResponse>, Status> {
+        let site = fields::site("parent", &request.get_ref().parent)?;
+        self.0.authorise(request.metadata(), Right::ReadMessages, Some(&site)).await?;
+        let mut request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let page_token = std::mem::take(&mut request.page_token);
+        request.page_size = 0;
+        // What is left of the request is what the token is bound to.
+        let bound = request.encode_to_vec();
+        let tokens = Tokens::new(self.0.store.vault(), "messages page", &[&bound]);
+        let before = tokens.page(&page_token)?.and_then(|id| Uuid::try_parse(&id).ok());
+        let filter = parse_filter(&site, request)?;
+        let limit = page::limit(size);
+        let found = messages::list(&self.0.store, &site, &filter, before, limit).await;
+        let mut found = found.map_err(Problem::from)?;
+        let next_page_token =
+            page::cut(&mut found, size).map(|last| tokens.make(&last.id.to_string())).unwrap_or_default();
+        let messages = found.into_iter().map(convert::message).collect();
+        Ok(Response::new(ListMessagesResponse { messages, next_page_token }))
+    }
+}
+
+impl Service {
+    /// The letter when it is no longer waiting or under way, or when the time is over.
+    async fn outcome(&self, site: &SiteId, id: Uuid, wait: Duration) -> Result<Message, Problem> {
+        let end = Instant::now() + wait;
+        let mut recorded = self.0.store.changes().watch(site);
+        loop {
+            recorded.mark_unchanged();
+            let message = find(&self.0, site, id).await?;
+            let waiting = matches!(message.state, MessageState::Queued | MessageState::Sending);
+            if !waiting || Instant::now() >= end || self.0.stop.is_cancelled() {
+                return Ok(message);
+            }
+            let poll = end.min(Instant::now() + WAIT_POLL);
+            tokio::select! {
+                () = self.0.stop.cancelled() => {}
+                _ = timeout_at(poll, recorded.changed()) => {}
+            }
+        }
+    }
+}
+
+/// Takes a letter; the id it got, now or when the same request came first.
+async fn take(api: &Api, site: &SiteId, message: ProtoMessage, request_id: &str) -> Result<Uuid, Problem> {
+    api.settings_of_enabled(site).await?;
+    let request = (!request_id.is_empty())
+        .then(|| (request_id, api.store.vault().content_mac(REQUEST_MAC, &message.encode_to_vec())));
+    if let Some((request_id, mac)) = &request
+        && let Some((id, known)) = messages::find_by_request(&api.store, site, request_id).await?
+    {
+        return first_result(id, &known, mac);
+    }
+    let (id, now) = (Uuid::now_v7(), api.store.clock().now());
+    let draft = letter::parse(site, message, id, now)?;
+    for _ in 0..MAX_CHOICES {
+        let Letter { from_address, envelope_sender, account, recipients, content } =
+            draft.finish(api, site, id, now).await?;
+        let new = NewMessage {
+            site,
+            id,
+            account,
+            from_address: &from_address,
+            envelope_sender: &envelope_sender,
+            rfc_message_id: &content.message_id,
+            recipients: &recipients,
+            content: &content.bytes,
+            eight_bit: content.eight_bit,
+            utf8_headers: content.utf8_headers,
+            request: request.as_ref().map(|(id, mac)| (*id, mac.as_slice())),
+        };
+        match messages::take(&api.store, &new).await? {
+            Taken::Stored => return Ok(id),
+            Taken::AccountChanged => {}
+            Taken::RequestKnown { message, mac } => {
+                let own = request.as_ref().map_or(&[][..], |(_, own)| own.as_slice());
+                return first_result(message, &mac, own);
+            }
+        }
+    }
+    let text = "the account of this letter is being changed, try again";
+    Err(Problem::new(Reason::StoreUnavailable, text).retry_after(WAIT_POLL))
+}
+
+/// The letter that an earlier call with the same request id sent, if its content was the same.
+fn first_result(id: Uuid, known: &[u8], own: &[u8]) -> Result<Uuid, Problem> {
+    if known == own {
+        return Ok(id);
+    }
+    Err(Problem::new(Reason::RequestIdReused, "this request_id was used before, for another letter"))
+}
+
+async fn find(api: &Api, site: &SiteId, id: Uuid) -> Result<Message, Problem> {
+    let message = messages::find(&api.store, site, id).await?;
+    message.ok_or_else(|| Problem::not_found(format!("{}/messages/{id}", site.name())))
+}
+
+/// What is answered for a letter that was only validated.
+fn validated(site: &SiteId, letter: Letter) -> ProtoMessage {
+    let Letter { from_address, envelope_sender: _, account, recipients, content } = letter;
+    ProtoMessage {
+        from_address,
+        account: account_name(site, account),
+        size: i64::try_from(content.bytes.len()).unwrap_or(i64::MAX),
+        recipients: recipients.into_iter().map(convert::recipient).collect(),
+        ..ProtoMessage::default()
+    }
+}
+
+fn parse_wait(wait: Option<prost_types::Duration>) -> Result<Duration, Problem> {
+    let wait = wait.map_or(Ok(Duration::ZERO), fields::duration);
+    wait.ok()
+        .filter(|wait| *wait <= MAX_WAIT)
+        .ok_or_else(|| Problem::invalid_field("wait", "must be 0s to 60s"))
+}
+
+fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFilter, Problem> {
+    let ListMessagesRequest {
+        parent: _,
+        page_size: _,
+        page_token: _,
+        states,
+        account,
+        recipient,
+        message_id,
+        start_time,
+        end_time,
+    } = request;
+    let mut violations = Violations::default();
+    let mut wanted = Vec::with_capacity(states.len());
+    for (index, state) in states.into_iter().enumerate() {
+        let state = convert::state_from_proto(state).ok_or("is not a state of a letter");
+        wanted.extend(violations.take(&format!("states[{index}]"), state));
+    }
+    let account = (!account.is_empty())
+        .then(|| fields::within(site, "account", &account, fields::account))
+        .transpose()?;
+    let recipient = (!recipient.is_empty())
+        .then(|| violations.take("recipient", Mailbox::parse(&recipient)))
+        .flatten()
+        .map(|mailbox| mailbox.address.to_string());
+    let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
+        value.and_then(|value| violations.take(field, fields::timestamp(value)))
+    };
+    let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
+    violations.finish()?;
+    let rfc_message_id = (!message_id.is_empty()).then_some(message_id);
+    Ok(MessageFilter { states: wanted, account, recipient, rfc_message_id, start_time, end_time })
+}
