@@ -1,6 +1,8 @@
 //! Postroom: portals, shops and CRMs delegate their outgoing mail to it over gRPC.
 
 pub mod api;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod domain;

@@ -1,3 +1,7 @@
-//! Parses the command line and hands over.
+//! Hands the command line over.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    postroom::cli::run()
+}

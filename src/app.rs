@@ -1,0 +1,188 @@
+//! The composition root: store, delivery, API and health put together and run until they are told to stop.
+//! It binds nothing, traps nothing and reads no environment; `cli` does.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic_health::ServingStatus;
+use tonic_health::server::HealthReporter;
+use uuid::Uuid;
+
+use crate::api::{self, Api, ApiOptions};
+use crate::delivery::{self, Pulse};
+use crate::domain::clock::Clock;
+use crate::shutdown::Shutdown;
+use crate::smtp::egress::{Policy, PolicyError};
+use crate::smtp::{Connector, ConnectorError, ConnectorOptions};
+use crate::store::{Store, StoreError};
+use crate::vault::Vault;
+
+/// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// The name by which we greet servers where the machine has none to offer.
+const DEFAULT_HELO: &str = "localhost";
+
+/// What the operator decides, with the vault opened.
+pub struct AppOptions {
+    /// URL of the database.
+    pub database_url: String,
+    /// The keys to its secrets.
+    pub vault: Arc<Vault>,
+    /// Certificates that count besides the system's.
+    pub smtp_ca_file: Option<PathBuf>,
+    /// Networks and ports that accounts may connect to besides the public ones.
+    pub egress_allow: Vec<String>,
+    /// Ports that accounts may connect to.
+    pub egress_ports: Vec<String>,
+    /// Hosts to which a password may be sent in plain text.
+    pub plaintext_auth_hosts: Vec<String>,
+    /// Smallest retry interval that a site may set.
+    pub retry_floor: Duration,
+    /// How long the server goes on serving after health fell, so that load balancers notice.
+    pub drain_wait: Duration,
+    /// Whether reflection is served.
+    pub reflection: bool,
+}
+
+/// Why the server cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The database cannot be used.
+    #[error("the database cannot be used")]
+    Store(#[from] StoreError),
+    /// The SMTP client cannot be set up.
+    #[error("the SMTP client cannot be set up")]
+    Connector(#[from] ConnectorError),
+    /// The egress policy cannot be read.
+    #[error("the egress policy cannot be read")]
+    Egress(#[from] PolicyError),
+    /// The gRPC server failed.
+    #[error("the gRPC server failed")]
+    Transport(#[from] tonic::transport::Error),
+    /// Reflection cannot be set up.
+    #[error("reflection cannot be set up")]
+    Reflection(#[from] tonic_reflection::server::Error),
+}
+
+/// Serves on `listener` until `shutdown`.
+///
+/// At the soft stop health falls and nothing more is claimed; streams end with a token; after `drain_wait` no call is
+/// taken any more, and those under way are finished. At the hard stop everything is dropped.
+///
+/// # Errors
+/// When something cannot be set up, or the server fails.
+pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown) -> Result<(), AppError> {
+    let AppOptions {
+        database_url,
+        vault,
+        smtp_ca_file,
+        egress_allow,
+        egress_ports,
+        plaintext_auth_hosts,
+        retry_floor,
+        drain_wait,
+        reflection,
+    } = options;
+    let store = Store::open(&database_url, vault, Clock::default())?;
+    store.migrate().await?;
+    store.synchronise().await?;
+    let connector = Arc::new(Connector::new(ConnectorOptions {
+        ca_file: smtp_ca_file,
+        egress: Policy::parse(&egress_allow.join(","), &egress_ports.join(","))?,
+        plaintext_auth_hosts,
+        helo_name: helo_name(),
+        clock: store.clock().clone(),
+    })?);
+
+    let pulse = Pulse::new();
+    let api = Api::new(store.clone(), Arc::clone(&connector), ApiOptions { retry_floor }, shutdown.soft());
+    let health = HealthReporter::new();
+    let mut services = api::routes(&api).add_service(tonic_health::pb::health_server::HealthServer::new(
+        tonic_health::server::HealthService::from_health_reporter(health.clone()),
+    ));
+    if reflection {
+        let describe = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(api::proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_types::pb::FILE_DESCRIPTOR_SET)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        services = services.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
+    }
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let closed = {
+        let soft = shutdown.soft();
+        async move {
+            soft.cancelled().await;
+            tokio::time::sleep(drain_wait).await;
+        }
+    };
+    let serve = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .trace_fn(
+            |request| tracing::info_span!("rpc", method = request.uri().path(), request_id = %Uuid::now_v7()),
+        )
+        .layer(api::TooLargeLayer)
+        .add_routes(services)
+        .serve_with_incoming_shutdown(incoming, closed);
+
+    // The pulse outlives delivery: leases count as long as it beats.
+    let pulse_stop = CancellationToken::new();
+    let working = async {
+        let delivering = delivery::run(store.clone(), connector, &pulse, &shutdown);
+        let hard = shutdown.hard();
+        let serving = hard.run_until_cancelled(serve);
+        let ((), served) = tokio::join!(delivering, serving);
+        pulse_stop.cancel();
+        served.unwrap_or(Ok(()))
+    };
+    let (served, (), ()) = tokio::join!(
+        working,
+        pulse.run(&store, pulse_stop.clone()),
+        report_health(&health, pulse.writable(), &shutdown, &pulse_stop),
+    );
+    store.close().await;
+    Ok(served?)
+}
+
+/// Keeps health true: `liveness` as long as the process works, everything else while the store can be written and the
+/// server is not about to stop.
+async fn report_health(
+    health: &HealthReporter,
+    mut writable: watch::Receiver<bool>,
+    shutdown: &Shutdown,
+    end: &CancellationToken,
+) {
+    health.set_service_status("liveness", ServingStatus::Serving).await;
+    let soft = shutdown.soft();
+    loop {
+        let ready = *writable.borrow_and_update() && !soft.is_cancelled();
+        let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
+        for name in ["", "readiness"].into_iter().chain(api::SERVICE_NAMES) {
+            health.set_service_status(name, status).await;
+        }
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = soft.cancelled(), if !soft.is_cancelled() => {}
+            changed = writable.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// The name of this machine, if it is one that servers accept in EHLO (RFC 5321 4.1.1.1).
+fn helo_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.filter(|name| {
+        let right = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+        !name.is_empty() && name.chars().all(right)
+    })
+    .unwrap_or_else(|| DEFAULT_HELO.to_owned())
+}

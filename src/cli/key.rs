@@ -1,0 +1,148 @@
+//! `postroom key create|list|revoke`: straight on the store, since a first key cannot be asked for with a key.
+
+use std::time::Duration;
+
+use clap::{Subcommand, ValueEnum};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use uuid::Uuid;
+
+use super::Failure;
+use super::open::with_store;
+use crate::config::StoreOptions;
+use crate::domain::access::{Caller, Role, Scope, key_hash, new_key};
+use crate::domain::site::SiteId;
+use crate::store::{Store, keys, sites};
+
+#[derive(Subcommand)]
+pub(super) enum Command {
+    /// Make a key and print it, once
+    Create {
+        /// The site that the key belongs to, `sites/shop`; `sites/-` for all
+        #[arg(long)]
+        site: String,
+        /// What the key may do; may be given several times
+        #[arg(long, required = true)]
+        role: Vec<RoleName>,
+        /// When the key ends, such as 90d; never, if it is not given
+        #[arg(long, value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+        #[command(flatten)]
+        store: StoreOptions,
+    },
+    /// List the keys, without the keys themselves
+    List {
+        #[command(flatten)]
+        store: StoreOptions,
+    },
+    /// Revoke a key; within 5 seconds it is dead everywhere
+    Revoke {
+        /// Id of the key, as `list` shows it
+        id: Uuid,
+        #[command(flatten)]
+        store: StoreOptions,
+    },
+}
+
+/// A role as it is named on the command line.
+#[derive(Clone, Copy, ValueEnum)]
+pub(super) enum RoleName {
+    /// Everything
+    Admin,
+    /// Settings, accounts, messages and logs of its site
+    Operator,
+    /// Send, read messages, list accounts
+    Sender,
+    /// Read messages and logs
+    Auditor,
+}
+
+impl From<RoleName> for Role {
+    fn from(name: RoleName) -> Self {
+        match name {
+            RoleName::Admin => Self::Admin,
+            RoleName::Operator => Self::Operator,
+            RoleName::Sender => Self::Sender,
+            RoleName::Auditor => Self::Auditor,
+        }
+    }
+}
+
+pub(super) async fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Create { site, role, expires_in, store } => {
+            let scope = parse_scope(&site)?;
+            let mut roles: Vec<Role> = role.into_iter().map(Role::from).collect();
+            roles.sort_unstable();
+            roles.dedup();
+            with_store(store, async |store| {
+                let key = create(store, scope, roles, expires_in).await?;
+                println!("{key}");
+                Ok(())
+            })
+            .await
+        }
+        Command::List { store } => with_store(store, list).await,
+        Command::Revoke { id, store } => with_store(store, async |store| revoke(store, id).await).await,
+    }
+}
+
+/// Makes and stores a key; the key itself, which nobody can ask for again.
+pub(super) async fn create(
+    store: &Store,
+    scope: Scope,
+    roles: Vec<Role>,
+    expires_in: Option<Duration>,
+) -> Result<String, Failure> {
+    if let Scope::Site(site) = &scope
+        && sites::find(store, site).await?.is_none()
+    {
+        return Err(format!("{} does not exist: `postroom site create {site}` makes it", site.name()).into());
+    }
+    store.synchronise().await?;
+    let expire_time = expires_in
+        .map(|time| time::Duration::try_from(time).map(|time| store.clock().now().saturating_add(time)))
+        .transpose()?;
+    let key = new_key()?;
+    let caller = Caller { key_id: Uuid::now_v7(), scope, roles, expire_time };
+    keys::create(store, &caller, &key_hash(key.expose())).await?;
+    Ok(String::from_utf8(key.expose().to_vec())?)
+}
+
+async fn list(store: &Store) -> Result<(), Failure> {
+    for key in keys::list(store).await? {
+        let Caller { key_id, scope, roles, expire_time } = key.caller;
+        let site = match scope {
+            Scope::AllSites => "sites/-".to_owned(),
+            Scope::Site(site) => site.name(),
+        };
+        let roles: Vec<&str> = roles.into_iter().map(Role::name).collect();
+        let state = match (key.revoke_time, expire_time) {
+            (Some(revoked), _) => format!("revoked {}", show(revoked)?),
+            (None, Some(end)) => format!("expires {}", show(end)?),
+            (None, None) => "does not expire".to_owned(),
+        };
+        println!("{key_id}\t{site}\t{}\tcreated {}\t{state}", roles.join(","), show(key.create_time)?);
+    }
+    Ok(())
+}
+
+async fn revoke(store: &Store, id: Uuid) -> Result<(), Failure> {
+    if keys::revoke(store, id).await? {
+        println!("revoked {id}");
+        return Ok(());
+    }
+    Err(format!("there is no key {id} that could be revoked").into())
+}
+
+fn parse_scope(site: &str) -> Result<Scope, Failure> {
+    if site == "sites/-" {
+        return Ok(Scope::AllSites);
+    }
+    let id = site.strip_prefix("sites/").and_then(SiteId::parse);
+    Ok(Scope::Site(id.ok_or_else(|| format!("`{site}` is neither sites/{{site}} nor sites/-"))?))
+}
+
+fn show(time: OffsetDateTime) -> Result<String, Failure> {
+    Ok(time.replace_nanosecond(0)?.format(&Rfc3339)?)
+}
