@@ -1,0 +1,4 @@
+//! Black-box tests.
+
+mod letters;
+mod letters_compose;
