@@ -45,7 +45,7 @@ fn composed(letter: &letters::Composed) -> Content {
 }
 
 /// The bytes to send; checks the recipients of a raw message on the way.
-fn content(letter: &Letter) -> Content {
+pub(crate) fn content(letter: &Letter) -> Content {
     match &letter.kind {
         Kind::Composed(one) => composed(one),
         Kind::Raw(raw) => {

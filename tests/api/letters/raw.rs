@@ -89,7 +89,7 @@ fn signed() -> Vec<Letter> {
             "signed",
             "DKIM-Signature: v=1; a=rsa-sha256; c=simple/simple; d=example.com; s=k1;\r\n h=From:To:Subject;\r\n\
              \tbh=47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=;\r\n\tb=AuUoFEfDxTDkHlLXSZEpZj79LICEps6eda7W3deTVFOk4yAUoqOB\r\n\
-             ARC-Seal:   i=1;  a=rsa-sha256;\tcv=none\r\nx-Odd-Case :  kept  \r\n",
+             ARC-Seal:   i=1;  a=rsa-sha256;\tcv=none\r\nx-Odd-Case:   kept  \r\n",
             b"  two spaces  \r\n\t\r\n\r\n\r\n",
             vec![plain("  two spaces  \r\n\t\r\n\r\n\r\n")],
         ),
