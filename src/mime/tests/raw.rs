@@ -82,6 +82,13 @@ fn mailboxes_in_every_form() {
         ("undisclosed-recipients:;", ""),
         ("Friends: a@b.cd, C <c@d.ef>;, e@f.gh", "-:a@b.cd C:c@d.ef -:e@f.gh"),
         ("<ann@пример.рф>", "-:ann@xn--e1afmkfd.xn--p1ai"),
+        ("<\"x, eve@example.net\"@b.cd>", "-:\"x, eve@example.net\"@b.cd"),
+        // What looks like an address but is none.
+        ("\"eve@example.net\" <c@d.ef>", "eve@example.net:c@d.ef"),
+        ("\"x, eve@example.net\" <c@d.ef>", "x, eve@example.net:c@d.ef"),
+        ("c@d.ef (x, eve@example.net)", "x, eve@example.net:c@d.ef"),
+        ("=?utf-8?Q?=3Ceve=40example.net=3E=2C?= <c@d.ef>", "<eve@example.net>,:c@d.ef"),
+        ("\"\\\" <eve@example.net>, \\\"\" <c@d.ef>", "\" <eve@example.net>, \":c@d.ef"),
     ] {
         let raw = normalised(format!("From: x@example.com\r\nTo: {list}\r\n\r\n").as_bytes());
         let got: Vec<String> =
@@ -119,6 +126,17 @@ fn what_is_refused() {
         ("From: a@b.cd\r\nTo: b@c.de, nobody\r\n\r\n", "To: address 2 must have the form local@domain"),
         (
             "From: a@b.cd\r\nTo: <a@b.cd b@c.de>\r\n\r\n",
+            "To: address 1 the part before @ is not a valid local part",
+        ),
+        // Valid by RFC 5322, but mail-parser reads a quoted local part only inside <>: better refused than misread.
+        ("From: a@b.cd\r\nTo: \"x y\"@b.cd\r\n\r\n", "To: address 1 must have the form local@domain"),
+        (
+            "From: a@b.cd\r\nTo: =?utf-8?Q?eve=40example.net?=\r\n\r\n",
+            "To: address 1 must have the form local@domain",
+        ),
+        ("From: a@b.cd\r\nTo: Lee, Ann <a@b.cd>\r\n\r\n", "To: address 1 must have the form local@domain"),
+        (
+            "From: a@b.cd\r\nTo: <eve@example.net> <c@d.ef>\r\n\r\n",
             "To: address 1 the part before @ is not a valid local part",
         ),
         ("From: a@b.cd\r\nMessage-ID:\r\n\r\n", "has a Message-ID that is not valid"),
