@@ -45,13 +45,14 @@ impl Deadlines {
 mod tests {
     use std::time::Duration;
 
-    use super::Deadlines;
+    use super::{Deadlines, MIN_ACCEPTANCE};
 
     #[test]
     fn the_floors() {
         let short = Deadlines::new(Duration::from_secs(10));
-        assert_eq!(short.acceptance, Duration::from_secs(600));
+        assert_eq!(short.acceptance, MIN_ACCEPTANCE);
         assert_eq!(short.content(25_000_000), Duration::from_secs(180 + 50_000));
-        assert_eq!(Deadlines::new(Duration::from_secs(900)).acceptance, Duration::from_secs(900));
+        let long = Duration::from_mins(15);
+        assert_eq!(Deadlines::new(long).acceptance, long);
     }
 }

@@ -232,9 +232,10 @@ impl ServerCertVerifier for Explaining {
         let verified =
             self.webpki.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
         match verified {
-            Err(rustls::Error::InvalidCertificate(
-                CertificateError::UnknownIssuer | CertificateError::Other(_),
-            )) if is_self_issued(end_entity) => {
+            // Not only UnknownIssuer: some systems trust a certificate of their own by the same name, another key's.
+            Err(rustls::Error::InvalidCertificate(reason))
+                if !is_of_the_certificate_itself(&reason) && is_self_issued(end_entity) =>
+            {
                 Err(CertificateError::Other(OtherError(Arc::new(SelfSigned))).into())
             }
             other => other,
@@ -262,6 +263,21 @@ impl ServerCertVerifier for Explaining {
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.webpki.supported_verify_schemes()
     }
+}
+
+/// Reasons that would stay if the issuer were trusted.
+fn is_of_the_certificate_itself(reason: &CertificateError) -> bool {
+    matches!(
+        reason,
+        CertificateError::BadEncoding
+            | CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
+            | CertificateError::Revoked
+            | CertificateError::NotValidForName
+            | CertificateError::NotValidForNameContext { .. }
+    )
 }
 
 /// Whether issuer and subject of a certificate are the same (RFC 5280 4.1.2): version, serial number and algorithm

@@ -1,0 +1,12 @@
+//! The SMTP client against servers that misbehave, one by one, on loopback. No sleeps but those a server plays.
+
+mod certificates_test;
+mod checks;
+mod content;
+mod envelope;
+mod login;
+mod opening;
+mod reuse;
+mod scripted;
+mod support;
+mod transcripts;
