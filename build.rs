@@ -16,6 +16,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Large fields are shared with the received frame rather than copied.
         .bytes("postroom.v1.Message.raw")
         .bytes("postroom.v1.Attachment.content")
+        .boxed("postroom.v1.CheckAccountRequest.target.account")
         // Its Debug is written by hand, so that no password is ever printed.
         .skip_debug(["postroom.v1.PasswordAuth"])
         .compile_fds(descriptors)?;

@@ -12,6 +12,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
+use tower::util::MapResponseLayer;
 use uuid::Uuid;
 
 use crate::api::{self, Api, ApiOptions};
@@ -45,6 +46,8 @@ pub struct AppOptions {
     pub plaintext_auth_hosts: Vec<String>,
     /// Smallest retry interval that a site may set.
     pub retry_floor: Duration,
+    /// Largest letter in bytes after MIME encoding.
+    pub max_letter_bytes: usize,
     /// How long the server goes on serving after health fell, so that load balancers notice.
     pub drain_wait: Duration,
     /// Whether reflection is served.
@@ -87,6 +90,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         egress_ports,
         plaintext_auth_hosts,
         retry_floor,
+        max_letter_bytes,
         drain_wait,
         reflection,
     } = options;
@@ -102,7 +106,12 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     })?);
 
     let pulse = Pulse::new();
-    let api = Api::new(store.clone(), Arc::clone(&connector), ApiOptions { retry_floor }, shutdown.soft());
+    let api = Api::new(
+        store.clone(),
+        Arc::clone(&connector),
+        ApiOptions { retry_floor, max_letter_bytes },
+        shutdown.soft(),
+    );
     let health = HealthReporter::new();
     let mut services = api::routes(&api).add_service(tonic_health::pb::health_server::HealthServer::new(
         tonic_health::server::HealthService::from_health_reporter(health.clone()),
@@ -130,7 +139,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         .trace_fn(
             |request| tracing::info_span!("rpc", method = request.uri().path(), request_id = %Uuid::now_v7()),
         )
-        .layer(api::TooLargeLayer)
+        .layer(MapResponseLayer::new(move |response| api::translate_too_large(response, max_letter_bytes)))
         .add_routes(services)
         .serve_with_incoming_shutdown(incoming, closed);
 

@@ -21,7 +21,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use self::auth::{Authenticator, Credentials};
-pub use self::limits::TooLargeLayer;
+pub use self::limits::translate_too_large;
 use self::proto::accounts_service_server::AccountsServiceServer;
 use self::proto::logs_service_server::LogsServiceServer;
 use self::proto::send_service_server::SendServiceServer;
@@ -33,8 +33,6 @@ use crate::domain::site::SiteId;
 use crate::smtp::Connector;
 use crate::store::{Store, settings as stored_settings};
 
-/// Largest letter in bytes after MIME encoding (API 5).
-pub const MAX_LETTER_BYTES: usize = 25 * 1024 * 1024;
 /// What a request may be larger than the largest letter.
 const REQUEST_OVERHEAD_BYTES: usize = 1024 * 1024;
 
@@ -43,6 +41,8 @@ const REQUEST_OVERHEAD_BYTES: usize = 1024 * 1024;
 pub struct ApiOptions {
     /// Smallest retry interval a site may set.
     pub retry_floor: Duration,
+    /// Largest letter in bytes after MIME encoding.
+    pub max_letter_bytes: usize,
 }
 
 /// What all services work with.
@@ -108,7 +108,7 @@ pub const SERVICE_NAMES: [&str; 4] = [
 #[must_use]
 pub fn routes(api: &Arc<Api>) -> Routes {
     let gzip = CompressionEncoding::Gzip;
-    let limit = MAX_LETTER_BYTES + REQUEST_OVERHEAD_BYTES;
+    let limit = api.options.max_letter_bytes + REQUEST_OVERHEAD_BYTES;
     Routes::new(
         SettingsServiceServer::new(settings::Service(Arc::clone(api)))
             .accept_compressed(gzip)

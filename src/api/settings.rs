@@ -1,4 +1,4 @@
-//! SettingsService: sites and their settings.
+//! `SettingsService`: sites and their settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -135,14 +135,10 @@ async fn update(api: &Api, site: &SiteId, etag: &str, change: SettingsChange) ->
     changed.ok_or_else(|| fields::etag_mismatch(&format!("{}/settings", site.name())))
 }
 
-/// A change of settings: `None` leaves a field as it is, `Some(None)` sets its default.
-#[derive(Default)]
+/// A change of settings: what is wanted, and of which fields.
 struct SettingsChange {
-    enabled: Option<Option<bool>>,
-    connection_timeout: Option<Option<Duration>>,
-    save_logs: Option<Option<bool>>,
-    log_level: Option<Option<LogLevel>>,
-    retry_intervals: Option<Option<Vec<Duration>>>,
+    wanted: StoredSettings,
+    paths: Vec<&'static str>,
 }
 
 impl SettingsChange {
@@ -158,6 +154,13 @@ impl SettingsChange {
             etag: _,
             update_time: _,
         } = wanted;
+        let present = [
+            ("enabled", enabled.is_some()),
+            ("connection_timeout", connection_timeout.is_some()),
+            ("save_logs", save_logs.is_some()),
+            ("log_level", log_level.is_some()),
+            ("retry_intervals", !retry_intervals.is_empty()),
+        ];
         let mut violations = Violations::default();
         let timeout = connection_timeout.and_then(|value| {
             let timeout = fields::duration(value).and_then(|timeout| {
@@ -165,64 +168,42 @@ impl SettingsChange {
             });
             violations.take("settings.connection_timeout", timeout)
         });
-        let level = log_level.and_then(|value| {
-            let level = level_from_proto(value).ok_or("is not a log level");
-            violations.take("settings.log_level", level).flatten()
-        });
-        let intervals = parse_intervals(&retry_intervals, retry_floor, &mut violations);
-        let mut change = Self::default();
-        if paths.is_empty() {
-            change.enabled = enabled.map(Some);
-            change.connection_timeout = timeout.map(Some);
-            change.save_logs = save_logs.map(Some);
-            change.log_level = log_level.map(|_| level);
-            change.retry_intervals = intervals.map(Some);
-            violations.finish()?;
-            return Ok(change);
-        }
+        let level = ProtoLogLevel::try_from(log_level.unwrap_or_default()).map_err(|_| "is not a log level");
+        let wanted = StoredSettings {
+            enabled,
+            connection_timeout: timeout,
+            save_logs,
+            log_level: violations.take("settings.log_level", level).and_then(level_from_proto),
+            retry_intervals: parse_intervals(&retry_intervals, retry_floor, &mut violations),
+        };
         for (index, path) in paths.iter().enumerate() {
-            match path.as_str() {
-                "*" => {
-                    violations.finish()?;
-                    return Ok(Self {
-                        enabled: Some(enabled),
-                        connection_timeout: Some(timeout),
-                        save_logs: Some(save_logs),
-                        log_level: Some(level),
-                        retry_intervals: Some(intervals),
-                    });
-                }
-                "enabled" => change.enabled = Some(enabled),
-                "connection_timeout" => change.connection_timeout = Some(timeout),
-                "save_logs" => change.save_logs = Some(save_logs),
-                "log_level" => change.log_level = Some(level),
-                "retry_intervals" => change.retry_intervals = Some(intervals.clone()),
-                _ => violations.add(
-                    format!("update_mask.paths[{index}]"),
-                    format!("`{path}` is not a setting that can be changed"),
-                ),
+            // An etag may be named: it is compared, not stored.
+            let known =
+                ["*", "etag"].contains(&path.as_str()) || present.iter().any(|(name, _)| name == path);
+            if !known {
+                let description = format!("`{path}` is not a setting that can be changed");
+                violations.add(format!("update_mask.paths[{index}]"), description);
             }
         }
         violations.finish()?;
-        Ok(change)
+        let named = |name: &str| paths.iter().any(|path| path == name || path == "*");
+        let changes = |(name, present): (&'static str, bool)| {
+            (if paths.is_empty() { present } else { named(name) }).then_some(name)
+        };
+        Ok(Self { wanted, paths: present.into_iter().filter_map(changes).collect() })
     }
 
     fn apply(self, stored: &mut StoredSettings) {
-        let Self { enabled, connection_timeout, save_logs, log_level, retry_intervals } = self;
-        if let Some(value) = enabled {
-            stored.enabled = value;
-        }
-        if let Some(value) = connection_timeout {
-            stored.connection_timeout = value;
-        }
-        if let Some(value) = save_logs {
-            stored.save_logs = value;
-        }
-        if let Some(value) = log_level {
-            stored.log_level = value;
-        }
-        if let Some(value) = retry_intervals {
-            stored.retry_intervals = value;
+        let Self { wanted, paths } = self;
+        let StoredSettings { enabled, connection_timeout, save_logs, log_level, retry_intervals } = wanted;
+        for path in paths {
+            match path {
+                "enabled" => stored.enabled = enabled,
+                "connection_timeout" => stored.connection_timeout = connection_timeout,
+                "save_logs" => stored.save_logs = save_logs,
+                "log_level" => stored.log_level = log_level,
+                _ => stored.retry_intervals.clone_from(&retry_intervals),
+            }
         }
     }
 }
@@ -273,15 +254,15 @@ fn etag_of(version: i64) -> String {
     fields::etag("settings", version)
 }
 
-/// The level; `Some(None)` for the default, `None` for no level at all.
-fn level_from_proto(level: i32) -> Option<Option<LogLevel>> {
-    Some(match ProtoLogLevel::try_from(level).ok()? {
+/// The level; `None` for the default.
+const fn level_from_proto(level: ProtoLogLevel) -> Option<LogLevel> {
+    match level {
         ProtoLogLevel::Unspecified => None,
         ProtoLogLevel::Client => Some(LogLevel::Client),
         ProtoLogLevel::ClientServer => Some(LogLevel::ClientServer),
         ProtoLogLevel::Connection => Some(LogLevel::Connection),
         ProtoLogLevel::LowLevel => Some(LogLevel::LowLevel),
-    })
+    }
 }
 
 const fn level_to_proto(level: LogLevel) -> ProtoLogLevel {

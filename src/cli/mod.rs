@@ -22,7 +22,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve the API and deliver mail
-    Serve(crate::config::ServeOptions),
+    Serve(Box<crate::config::ServeOptions>),
     /// Send a letter through a local catcher and watch its dialogue
     Demo(demo::Options),
     /// Bring the database's schema up to date
@@ -48,7 +48,7 @@ pub fn run() -> ExitCode {
     };
     let result = runtime.block_on(async {
         match command {
-            Command::Serve(options) => serve::run(options).await,
+            Command::Serve(options) => serve::run(*options).await,
             Command::Demo(options) => demo::run(options).await,
             Command::Migrate(options) => migrate::run(options).await,
             Command::Key(command) => key::run(command).await,

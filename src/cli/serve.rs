@@ -21,6 +21,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         egress_ports,
         plaintext_auth_hosts,
         retry_floor,
+        max_letter_bytes,
         drain_wait,
         shutdown_grace,
         reflection,
@@ -38,6 +39,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         egress_ports,
         plaintext_auth_hosts,
         retry_floor,
+        max_letter_bytes,
         drain_wait,
         reflection,
     };

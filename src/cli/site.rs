@@ -53,7 +53,7 @@ async fn list(store: &Store) -> Result<(), Failure> {
     loop {
         let page = sites::list(store, &after, PAGE).await?;
         let Some(last) = page.last() else { return Ok(()) };
-        after = last.id.as_str().to_owned();
+        last.id.as_str().clone_into(&mut after);
         for site in &page {
             println!("{}\t{}", site.id.name(), site.display_name);
         }

@@ -8,7 +8,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::builder::BoolishValueParser;
-use clap::{ArgAction, Args};
+use clap::{ArgAction, Args, value_parser};
 use thiserror::Error;
 
 use crate::private_postgres::default_data_dir;
@@ -65,6 +65,10 @@ pub struct ServeOptions {
     /// The shortest time between two tries that a site may configure
     #[arg(long, env = "POSTROOM_RETRY_FLOOR", value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
     pub retry_floor: Duration,
+
+    /// The largest letter in MiB after MIME encoding, 1 to 100
+    #[arg(long, env = "POSTROOM_MAX_LETTER_MIB", value_name = "MIB", default_value_t = 25, value_parser = value_parser!(u8).range(1..=100))]
+    pub max_letter_mib: u8,
 
     /// How long a stop waits for load balancers before it drains
     #[arg(long, env = "POSTROOM_DRAIN_WAIT", value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
@@ -156,6 +160,8 @@ pub struct Config {
     pub plaintext_auth_hosts: Vec<String>,
     /// The shortest time between two tries that a site may configure.
     pub retry_floor: Duration,
+    /// Largest letter in bytes after MIME encoding.
+    pub max_letter_bytes: usize,
     /// From the end of readiness to the drain.
     pub drain_wait: Duration,
     /// From the drain to the hard stop.
@@ -262,6 +268,7 @@ impl ServeOptions {
             egress_ports,
             plaintext_auth_hosts,
             retry_floor,
+            max_letter_mib,
             drain_wait,
             shutdown_grace,
             reflection,
@@ -307,6 +314,7 @@ impl ServeOptions {
             egress_ports,
             plaintext_auth_hosts,
             retry_floor,
+            max_letter_bytes: usize::from(max_letter_mib) * 1024 * 1024,
             drain_wait,
             shutdown_grace,
             reflection,

@@ -12,7 +12,7 @@ use crate::domain::reply::Reply;
 use crate::store::queue::{Claim, Outcome};
 
 /// A letter on which a worker failed is tried again so much later.
-const AFTER_PANIC: Duration = Duration::from_secs(60);
+const AFTER_PANIC: Duration = Duration::from_mins(1);
 /// A letter on which workers failed so often is set aside (CASES 57).
 const MAX_PANICS: i32 = 3;
 

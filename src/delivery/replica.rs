@@ -13,7 +13,7 @@ use crate::store::{Store, StoreError, queue};
 /// Time between two heartbeats: frequent enough that an outage of the store shows within 2 s.
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A heartbeat that takes longer has failed.
-const HEARTBEAT_TIMEOUT: Duration = Duration::from_millis(1_000);
+const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time between two looks at the database's clock.
 const SYNCHRONISE: Duration = Duration::from_secs(30);
 
@@ -71,11 +71,10 @@ impl Pulse {
             tracing::info!("the store can be written");
         }
         if changed && !writable {
-            match result {
-                Ok(Err(error)) => {
-                    tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be written")
-                }
-                _ => tracing::error!("the store does not answer"),
+            if let Ok(Err(error)) = result {
+                tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be written");
+            } else {
+                tracing::error!("the store does not answer");
             }
         }
         writable

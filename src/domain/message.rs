@@ -226,7 +226,7 @@ mod tests {
     use crate::domain::outcome::{Class, RecipientResult, Step};
     use crate::domain::reply::Reply;
 
-    const HOUR: Duration = Duration::from_secs(3600);
+    const HOUR: Duration = Duration::from_hours(1);
 
     fn recipients(states: &[RecipientState]) -> Vec<Recipient> {
         let recipient = |state: &RecipientState| Recipient {
@@ -252,7 +252,8 @@ mod tests {
     fn recipients_get_their_results_and_the_letter_its_state() {
         use Class::{Refused, Retry, Sent, Uncertain};
         use RecipientState as R;
-        let table: [(&[R], &[Class], i32, &[R], Next); 8] = [
+        type Row<'a> = (&'a [R], &'a [Class], i32, &'a [R], Next);
+        let table: [Row<'_>; 8] = [
             (&[R::Pending], &[Sent], 1, &[R::Sent], Next::Final(MessageState::Sent)),
             (&[R::Pending], &[Refused], 1, &[R::Refused], Next::Final(MessageState::Failed)),
             (&[R::Pending], &[Retry], 1, &[R::Pending], Next::Retry(HOUR)),

@@ -11,11 +11,11 @@ use super::site::SiteId;
 pub const DEFAULT_CONNECTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bounds of `connection_timeout`.
 pub const CONNECTION_TIMEOUT_RANGE: std::ops::RangeInclusive<Duration> =
-    Duration::from_secs(1)..=Duration::from_secs(600);
+    Duration::from_secs(1)..=Duration::from_mins(10);
 /// Most intervals a site may set.
 pub const MAX_RETRY_INTERVALS: usize = 32;
 /// Longest interval between two attempts.
-pub const MAX_RETRY_INTERVAL: Duration = Duration::from_secs(30 * 24 * 3600);
+pub const MAX_RETRY_INTERVAL: Duration = Duration::from_hours(720);
 
 /// Hours, or half an hour for the first, between the attempts where the site sets none: five days, as RFC 5321 4.5.4.1
 /// asks for.

@@ -150,10 +150,10 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     .await;
     if let Err(error) = inserted {
         drop(transaction);
-        if let (Some("accounts_request"), Some((request_id, _))) = (violated_constraint(&error), request) {
-            if let Some((account, mac)) = find_by_request(store, site, request_id).await? {
-                return Ok(Created::RequestKnown { account, mac });
-            }
+        if let (Some("accounts_request"), Some((request_id, _))) = (violated_constraint(&error), request)
+            && let Some((account, mac)) = find_by_request(store, site, request_id).await?
+        {
+            return Ok(Created::RequestKnown { account, mac });
         }
         return Err(error.into());
     }

@@ -164,10 +164,9 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
         Err(error) => {
             if let (Some("messages_by_request"), Some((request_id, _))) =
                 (violated_constraint(&error), request)
+                && let Some((message, mac)) = find_by_request(store, site, request_id).await?
             {
-                if let Some((message, mac)) = find_by_request(store, site, request_id).await? {
-                    return Ok(Taken::RequestKnown { message, mac });
-                }
+                return Ok(Taken::RequestKnown { message, mac });
             }
             Err(error.into())
         }

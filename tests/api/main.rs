@@ -1,4 +1,4 @@
-//! Black-box tests.
+//! Black-box tests: typed gRPC clients against the real server, each with a database of its own.
 
 mod acceptor;
 mod catcher;
@@ -7,3 +7,8 @@ mod letters_compose;
 mod postfix;
 mod postfix_auth;
 mod postfix_relays;
+#[path = "../smtp/scripted.rs"]
+#[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
+mod scripted;
+mod sending;
+mod support;

@@ -1,4 +1,4 @@
-//! AccountsService: SMTP accounts, proven before they are saved.
+//! `AccountsService`: SMTP accounts, proven before they are saved.
 
 pub(in crate::api) mod convert;
 mod profile;
@@ -165,7 +165,7 @@ async fn check(
     let (report, saved) = match target {
         None => return Err(Problem::invalid_field("target", "must be `name` or `account`")),
         Some(Target::Account(account)) => {
-            let profile::Wanted { profile, password } = profile::parse_new(account)?;
+            let profile::Wanted { profile, password } = profile::parse_new(*account)?;
             let auth = prove::auth_of(&profile.login, password.as_ref(), None);
             (prove::climb(api, site, &settings, &profile, auth, 0).await?, None)
         }

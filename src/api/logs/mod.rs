@@ -1,4 +1,4 @@
-//! LogsService: transcripts, stored and live.
+//! `LogsService`: transcripts, stored and live.
 
 mod convert;
 mod tail;

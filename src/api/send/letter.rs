@@ -7,7 +7,7 @@ use uuid::Uuid;
 use crate::api::fields::{self, Violations};
 use crate::api::proto::message::Content as ProtoContent;
 use crate::api::proto::{Composed as ProtoComposed, Message as ProtoMessage};
-use crate::api::{Api, MAX_LETTER_BYTES};
+use crate::api::{Api, limits};
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::{MAX_RECIPIENTS, Recipient, RecipientKind, RecipientState};
@@ -197,11 +197,9 @@ impl Draft {
                 self.compose(composed, reply_to, &from, id, now)?
             }
         };
-        if content.bytes.len() > MAX_LETTER_BYTES {
+        if content.bytes.len() > api.options.max_letter_bytes {
             let size = content.bytes.len().to_string();
-            let text = format!("the letter has {size} bytes, at most {MAX_LETTER_BYTES} are allowed");
-            let problem = Problem::new(Reason::MessageTooLarge, text);
-            return Err(problem.with("size", size).with("max_bytes", MAX_LETTER_BYTES.to_string()));
+            return Err(limits::problem(api.options.max_letter_bytes).with("size", size));
         }
         Ok(Letter {
             from_address: self.from.to_string(),

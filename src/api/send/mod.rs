@@ -1,4 +1,4 @@
-//! SendService: letters are taken, found and listed.
+//! `SendService`: letters are taken, found and listed.
 
 mod convert;
 mod letter;
@@ -28,8 +28,8 @@ use crate::domain::message::{Message, MessageState};
 use crate::domain::site::SiteId;
 use crate::store::messages::{self, MessageFilter, NewMessage, Taken};
 
-/// Longest `wait` of SendMessage.
-const MAX_WAIT: Duration = Duration::from_secs(60);
+/// Longest `wait` of `SendMessage`.
+const MAX_WAIT: Duration = Duration::from_mins(1);
 /// While a call waits it looks at the table so often, should it miss a wake-up.
 const WAIT_POLL: Duration = Duration::from_secs(1);
 /// The choice of account is made again so often, where the chosen one is changed or deleted at that very moment.

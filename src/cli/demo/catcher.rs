@@ -64,7 +64,7 @@ async fn serve(stream: TcpStream, letters: Arc<Mutex<Vec<String>>>) -> std::io::
                 reply(&mut stream, offers).await?;
             }
             "AUTH" if is_right_login(command) => {
-                reply(&mut stream, "235 2.7.0 Authentication successful").await?
+                reply(&mut stream, "235 2.7.0 Authentication successful").await?;
             }
             "AUTH" => reply(&mut stream, "535 5.7.8 Authentication credentials invalid").await?,
             "MAIL" => reply(&mut stream, "250 2.1.0 Sender ok").await?,

@@ -109,6 +109,7 @@ fn serve(
         egress_ports: vec![catcher_port.to_string()],
         plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
         retry_floor: Duration::ZERO,
+        max_letter_bytes: 25 * 1024 * 1024,
         drain_wait: Duration::ZERO,
         reflection: true,
     };

@@ -1,0 +1,314 @@
+//! What the tests of this binary share: one private PostgreSQL, a database and a server for each test, typed clients.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use postroom::api::proto::account::Auth;
+use postroom::api::proto::accounts_service_client::AccountsServiceClient;
+use postroom::api::proto::logs_service_client::LogsServiceClient;
+use postroom::api::proto::message::Content;
+use postroom::api::proto::send_service_client::SendServiceClient;
+use postroom::api::proto::settings_service_client::SettingsServiceClient;
+use postroom::api::proto::{
+    Account, Composed, CreateAccountRequest, CreateSiteRequest, GetMessageRequest, Message, PasswordAuth,
+    Security, SendMessageRequest,
+};
+use postroom::app::{self, AppError, AppOptions};
+use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
+use postroom::domain::clock::Clock;
+use postroom::private_postgres::{self, PrivatePostgres};
+use postroom::shutdown::Shutdown;
+use postroom::store::{Store, keys};
+use postroom::vault::Vault;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::Interceptor;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
+use uuid::Uuid;
+
+use crate::scripted::Server as SmtpServer;
+
+/// The site that every server of a test has.
+pub(crate) const SITE: &str = "sites/shop";
+/// How long a test waits for what must happen, on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Databases are copied from this one, whose schema is up to date.
+const TEMPLATE: &str = "template_postroom";
+
+/// The cluster of this test process; it ends with the process.
+pub(crate) async fn cluster() -> &'static PrivatePostgres {
+    static CLUSTER: OnceCell<PrivatePostgres> = OnceCell::const_new();
+    CLUSTER
+        .get_or_init(|| async {
+            let cluster = private_postgres::start_throwaway().await.expect("a private PostgreSQL");
+            cluster.create_database(TEMPLATE, None).await.expect("a template");
+            let (_keys, vault) = vault();
+            let store = Store::open(&cluster.url_of(TEMPLATE), vault, Clock::default()).expect("a store");
+            store.migrate().await.expect("migrations");
+            store.close().await;
+            cluster
+        })
+        .await
+}
+
+/// URL of a database of its own.
+pub(crate) async fn database() -> String {
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let cluster = cluster().await;
+    cluster.create_database(&name, Some(TEMPLATE)).await.expect("a database");
+    cluster.url_of(&name)
+}
+
+/// A vault with a key of its own, and the folder that holds its file.
+pub(crate) fn vault() -> (TempDir, Arc<Vault>) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let vault = Vault::create_file(&folder.path().join("vault.keys")).expect("a vault");
+    (folder, Arc::new(vault))
+}
+
+/// Puts a key into every call.
+#[derive(Clone)]
+pub(crate) struct Authorisation(MetadataValue<Ascii>);
+
+impl Interceptor for Authorisation {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+pub(crate) type Authorised = InterceptedService<Channel, Authorisation>;
+
+/// What a test decides about its server.
+#[derive(Clone, Default)]
+pub(crate) struct Options {
+    /// CA file of the SMTP servers that the test runs.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// Smallest retry interval.
+    pub(crate) retry_floor: Duration,
+}
+
+/// A running Postroom with a database of its own, the site `shop`, and clients with an admin key.
+pub(crate) struct Postroom {
+    /// URL of its database.
+    pub(crate) database_url: String,
+    /// Its vault.
+    pub(crate) vault: Arc<Vault>,
+    /// An admin key for all sites.
+    pub(crate) key: String,
+    /// Where it listens.
+    pub(crate) address: String,
+    options: Options,
+    shutdown: Shutdown,
+    serving: Option<JoinHandle<Result<(), AppError>>>,
+    _vault_folder: TempDir,
+}
+
+impl Postroom {
+    /// Starts with what most tests want.
+    pub(crate) async fn start() -> Self {
+        Self::start_with(Options::default()).await
+    }
+
+    /// Starts with these options.
+    pub(crate) async fn start_with(options: Options) -> Self {
+        let database_url = database().await;
+        let (vault_folder, vault) = vault();
+        let store = Store::open(&database_url, Arc::clone(&vault), Clock::default()).expect("a store");
+        let key = make_key(&store, Scope::AllSites, &[Role::Admin]).await;
+        store.close().await;
+        let shutdown = Shutdown::new();
+        let mut postroom = Self {
+            database_url,
+            vault,
+            key,
+            address: String::new(),
+            options,
+            shutdown,
+            serving: None,
+            _vault_folder: vault_folder,
+        };
+        postroom.serve().await;
+        let request = CreateSiteRequest { site_id: "shop".to_owned(), site: None };
+        postroom.settings().create_site(request).await.expect("a site");
+        postroom
+    }
+
+    async fn serve(&mut self) {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        self.address = listener.local_addr().expect("an address").to_string();
+        self.shutdown = Shutdown::new();
+        let options = AppOptions {
+            database_url: self.database_url.clone(),
+            vault: Arc::clone(&self.vault),
+            smtp_ca_file: self.options.ca_file.clone(),
+            egress_allow: vec!["127.0.0.0/8".to_owned()],
+            egress_ports: vec!["1-65535".to_owned()],
+            plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
+            retry_floor: self.options.retry_floor,
+            max_letter_bytes: 40 * 1024 * 1024,
+            drain_wait: Duration::ZERO,
+            reflection: true,
+        };
+        self.serving = Some(tokio::spawn(app::run(listener, options, self.shutdown.clone())));
+    }
+
+    /// Stops as SIGTERM does, and waits for the end.
+    pub(crate) async fn stop(&mut self) {
+        self.shutdown.begin();
+        if let Some(serving) = self.serving.take() {
+            serving.await.expect("no panic").expect("a clean end");
+        }
+    }
+
+    /// Stops and starts again over the same database, at another address.
+    pub(crate) async fn restart(&mut self) {
+        self.stop().await;
+        self.serve().await;
+    }
+
+    /// A store over the same database, for what cannot be seen from outside.
+    pub(crate) fn store(&self) -> Store {
+        Store::open(&self.database_url, Arc::clone(&self.vault), Clock::default()).expect("a store")
+    }
+
+    /// A new key.
+    pub(crate) async fn make_key(&self, scope: Scope, roles: &[Role]) -> String {
+        let store = self.store();
+        let key = make_key(&store, scope, roles).await;
+        store.close().await;
+        key
+    }
+
+    /// A channel without a key.
+    pub(crate) fn bare_channel(&self) -> Channel {
+        Endpoint::try_from(format!("http://{}", self.address)).expect("an address").connect_lazy()
+    }
+
+    /// A channel with this key.
+    pub(crate) fn channel(&self, key: &str) -> Authorised {
+        let value = format!("Bearer {key}").parse().expect("a key is ASCII");
+        InterceptedService::new(self.bare_channel(), Authorisation(value))
+    }
+
+    pub(crate) fn settings(&self) -> SettingsServiceClient<Authorised> {
+        SettingsServiceClient::new(self.channel(&self.key))
+    }
+
+    pub(crate) fn accounts(&self) -> AccountsServiceClient<Authorised> {
+        AccountsServiceClient::new(self.channel(&self.key))
+    }
+
+    pub(crate) fn send(&self) -> SendServiceClient<Authorised> {
+        SendServiceClient::new(self.channel(&self.key)).max_decoding_message_size(64 * 1024 * 1024)
+    }
+
+    pub(crate) fn logs(&self) -> LogsServiceClient<Authorised> {
+        LogsServiceClient::new(self.channel(&self.key))
+    }
+
+    /// Creates an account at a plain server for this address, with the login that the server expects.
+    pub(crate) async fn create_account(&self, account: Account) -> Account {
+        let request = CreateAccountRequest {
+            parent: SITE.to_owned(),
+            account: Some(account),
+            ..CreateAccountRequest::default()
+        };
+        let created = self.accounts().create_account(request).await.expect("an account");
+        created.into_inner().account.expect("set")
+    }
+
+    /// Sends and waits for the outcome.
+    pub(crate) async fn send_and_wait(&self, message: Message) -> Message {
+        let request = SendMessageRequest {
+            parent: SITE.to_owned(),
+            message: Some(message),
+            wait: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
+            ..SendMessageRequest::default()
+        };
+        self.send().send_message(request).await.expect("taken").into_inner().message.expect("set")
+    }
+
+    /// A letter as it is now.
+    pub(crate) async fn message(&self, name: &str) -> Message {
+        let request = GetMessageRequest { name: name.to_owned() };
+        self.send().get_message(request).await.expect("found").into_inner().message.expect("set")
+    }
+}
+
+impl Drop for Postroom {
+    fn drop(&mut self) {
+        self.shutdown.cut();
+    }
+}
+
+async fn make_key(store: &Store, scope: Scope, roles: &[Role]) -> String {
+    let key = new_key().expect("randomness");
+    let caller = Caller { key_id: Uuid::now_v7(), scope, roles: roles.to_vec(), expire_time: None };
+    keys::create(store, &caller, &key_hash(key.expose())).await.expect("stored");
+    String::from_utf8(key.expose().to_vec()).expect("ASCII")
+}
+
+/// An account without a login at a plain server on the loopback.
+pub(crate) fn plain_account(server: &SmtpServer, sender_email: &str) -> Account {
+    Account {
+        sender_email: sender_email.to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port: u32::from(server.port()),
+        security: Security::None.into(),
+        ..Account::default()
+    }
+}
+
+/// The same with a login by password.
+pub(crate) fn with_login(account: Account, username: &str, password: &str) -> Account {
+    let auth =
+        PasswordAuth { username: username.to_owned(), password: password.to_owned(), password_set: false };
+    Account { auth: Some(Auth::Password(auth)), ..account }
+}
+
+/// A short letter.
+pub(crate) fn letter(from: &str, to: &[&str]) -> Message {
+    let composed =
+        Composed { subject: "Hello".to_owned(), text: "It travels.\n".to_owned(), ..Composed::default() };
+    Message {
+        from_address: from.to_owned(),
+        to: to.iter().map(ToString::to_string).collect(),
+        content: Some(Content::Composed(composed)),
+        ..Message::default()
+    }
+}
+
+/// Code, reason and metadata of an error of ours.
+pub(crate) fn reason(status: &Status) -> (Code, String) {
+    let details = status.get_error_details();
+    let information = details.error_info().expect("ErrorInfo in every error of ours");
+    assert_eq!(information.domain, "postroom");
+    (status.code(), information.reason.clone())
+}
+
+/// A variable of an error's text.
+pub(crate) fn variable(status: &Status, name: &str) -> String {
+    let details = status.get_error_details();
+    let information = details.error_info().expect("ErrorInfo in every error of ours");
+    information.metadata.get(name).cloned().unwrap_or_default()
+}
+
+/// The fields that an error complains of.
+pub(crate) fn bad_fields(status: &Status) -> Vec<String> {
+    let details = status.get_error_details();
+    details
+        .bad_request()
+        .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
+        .unwrap_or_default()
+}
