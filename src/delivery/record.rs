@@ -1,10 +1,12 @@
 //! The recorder: outcomes and transcripts of all workers, written in batches, site by site, until they are written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::leases::Leases;
 use crate::domain::log::Chunk;
 use crate::domain::site::SiteId;
 use crate::store::queue::Outcome;
@@ -27,7 +29,7 @@ pub(super) struct Record {
 }
 
 /// Records until all workers are gone and everything is written.
-pub(super) async fn run(store: Store, mut inbox: mpsc::Receiver<Record>) {
+pub(super) async fn run(store: Store, leases: Arc<Leases>, mut inbox: mpsc::Receiver<Record>) {
     let mut records = Vec::with_capacity(BATCH);
     while inbox.recv_many(&mut records, BATCH).await > 0 {
         // A stable sort: records of one site keep their order.
@@ -35,7 +37,11 @@ pub(super) async fn run(store: Store, mut inbox: mpsc::Receiver<Record>) {
         while let Some(first) = records.first() {
             let site = first.site.clone();
             let count = records.partition_point(|record| record.site <= site);
-            write(&store, &site, records.drain(..count).collect()).await;
+            let of_site: Vec<Record> = records.drain(..count).collect();
+            let letters: Vec<_> =
+                of_site.iter().filter_map(|r| r.outcome.as_ref()).map(|o| o.message).collect();
+            write(&store, &site, of_site).await;
+            leases.let_go(letters);
         }
     }
 }

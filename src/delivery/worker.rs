@@ -79,8 +79,12 @@ impl Worker {
         }
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
         match queue::claim(&self.context.store, &self.lane, self.context.replica, limit).await {
-            Ok(claims) => Some(claims),
+            Ok(claims) => {
+                self.context.leases.took(&claims);
+                Some(claims)
+            }
             Err(error) => {
+                self.context.leases.doubt();
                 tracing::warn!(error = &error as &dyn std::error::Error, "mail cannot be claimed");
                 None
             }
