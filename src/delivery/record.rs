@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::history;
 use super::leases::Leases;
 use crate::domain::log::Chunk;
 use crate::domain::site::SiteId;
@@ -47,14 +48,21 @@ pub(super) async fn run(store: Store, leases: Arc<Leases>, mut inbox: mpsc::Rece
 }
 
 /// Writes the records of one site; what the database refuses as a whole is tried one by one, so that one bad record
-/// takes no other with it.
+/// takes no other with it. A refused outcome is recorded without the server's words rather than not at all: a letter
+/// whose outcome is not known would be sent again.
 async fn write(store: &Store, site: &SiteId, records: Vec<Record>) {
     if let Err(error) = write_until_answered(store, site, &records).await {
         tracing::error!(error = &error as &dyn std::error::Error, %site, "a batch of records was refused");
         for record in records {
-            if let Err(error) = write_until_answered(store, site, std::slice::from_ref(&record)).await {
-                let message = record.outcome.map(|outcome| outcome.message);
-                tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "a record is lost");
+            let Err(error) = write_until_answered(store, site, std::slice::from_ref(&record)).await else {
+                continue;
+            };
+            let message = record.outcome.as_ref().map(|outcome| outcome.message);
+            tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "a record was refused");
+            let Some(outcome) = record.outcome.map(history::without_words) else { continue };
+            let bare = Record { site: site.clone(), outcome: Some(outcome), chunk: None };
+            if let Err(error) = write_until_answered(store, site, &[bare]).await {
+                tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "an outcome is lost");
             }
         }
     }

@@ -108,8 +108,9 @@ impl Worker {
                 return self.context.hand_back(&self.lane, claims, Duration::ZERO).await;
             }
             match queue::body(&self.context.store, &self.lane.site, claim.message).await {
-                Ok(body) => {
-                    let body = body.unwrap_or_default();
+                // Deleted since it was claimed, its place in the queue with it.
+                Ok(None) => self.context.leases.let_go([claim.message]),
+                Ok(Some(body)) => {
                     attempt::run(&self.context, &self.lane, &sender, claim, &body, connection).await;
                 }
                 Err(error) => {
