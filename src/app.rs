@@ -162,7 +162,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     let (served, (), ()) = tokio::join!(
         working,
         pulse.run(&store, pulse_stop.clone()),
-        report_health(&health, pulse.writable(), &shutdown, &pulse_stop),
+        report_health(health, pulse.writable(), &shutdown, drain_wait, &pulse_stop),
     );
     store.close().await;
     Ok(served?)
@@ -191,25 +191,37 @@ fn calls_layer() -> TraceLayer<SharedClassifier<GrpcErrorsAsFailures>, MakeSpan,
 }
 
 /// Keeps health true: `liveness` as long as the process works, everything else while the store can be written and the
-/// server is not about to stop.
+/// server is not about to stop. `drain_wait` after the soft stop there is nothing more to report, and those who watch are
+/// let go: they would keep the server from its end.
 async fn report_health(
-    health: &HealthReporter,
+    mut health: HealthReporter,
     mut writable: watch::Receiver<bool>,
     shutdown: &Shutdown,
+    drain_wait: Duration,
     end: &CancellationToken,
 ) {
     health.set_service_status("liveness", ServingStatus::Serving).await;
     let soft = shutdown.soft();
+    let by_readiness = || ["", "readiness"].into_iter().chain(api::SERVICE_NAMES);
     loop {
-        let ready = *writable.borrow_and_update() && !soft.is_cancelled();
+        let stopping = soft.is_cancelled();
+        let ready = *writable.borrow_and_update() && !stopping;
         let status = if ready { ServingStatus::Serving } else { ServingStatus::NotServing };
-        for name in ["", "readiness"].into_iter().chain(api::SERVICE_NAMES) {
+        for name in by_readiness() {
             health.set_service_status(name, status).await;
+        }
+        if stopping {
+            break;
         }
         tokio::select! {
             () = end.cancelled() => return,
-            () = soft.cancelled(), if !soft.is_cancelled() => {}
+            () = soft.cancelled() => {}
             changed = writable.changed() => if changed.is_err() { return },
+        }
+    }
+    if end.run_until_cancelled(tokio::time::sleep(drain_wait)).await.is_some() {
+        for name in by_readiness().chain(["liveness"]) {
+            health.clear_service_status(name).await;
         }
     }
 }

@@ -54,7 +54,14 @@ pub async fn run(store: Store, connector: Arc<Connector>, pulse: &Pulse, shutdow
         Arc::new(Context { store: store.clone(), connector, replica, records, leases: Arc::clone(&leases) });
     let tasks = TaskTracker::new();
     let recorder = tasks.spawn(record::run(store, leases, inbox));
-    let dispatcher = tasks.spawn(dispatch::run(context, shutdown.soft()));
+    let (stop, mut heard) = (shutdown.soft(), pulse.writable());
+    let dispatcher = tasks.spawn(async move {
+        // Before its first heartbeat a replica can claim nothing.
+        let first = stop.run_until_cancelled(heard.wait_for(|heard| *heard)).await;
+        if first.is_some_and(|heard| heard.is_ok()) {
+            dispatch::run(context, stop).await;
+        }
+    });
     tasks.close();
     if shutdown.hard().run_until_cancelled(tasks.wait()).await.is_none() {
         tracing::warn!("delivery is cut off; its letters are free again when their leases end");

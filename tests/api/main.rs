@@ -1,12 +1,14 @@
 //! Black-box tests: typed gRPC clients against the real server, each with a database of its own.
 
 mod acceptor;
+mod binary;
 mod catcher;
 mod letters;
 mod letters_compose;
 mod postfix;
 mod postfix_auth;
 mod postfix_relays;
+mod process;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;

@@ -111,7 +111,7 @@ pub(crate) struct Postroom {
     options: Options,
     shutdown: Shutdown,
     serving: Option<JoinHandle<Result<(), AppError>>>,
-    _vault_folder: TempDir,
+    _vault_folder: Option<TempDir>,
 }
 
 impl Postroom {
@@ -136,7 +136,7 @@ impl Postroom {
             options,
             shutdown,
             serving: None,
-            _vault_folder: vault_folder,
+            _vault_folder: Some(vault_folder),
         };
         postroom.serve().await;
         let request = CreateSiteRequest { site_id: "shop".to_owned(), site: None };
@@ -190,15 +190,30 @@ impl Postroom {
         key
     }
 
+    /// Another server over the same database, with the same vault and key.
+    pub(crate) async fn another(&self) -> Self {
+        let mut postroom = Self {
+            database_url: self.database_url.clone(),
+            vault: Arc::clone(&self.vault),
+            key: self.key.clone(),
+            address: String::new(),
+            options: self.options.clone(),
+            shutdown: Shutdown::new(),
+            serving: None,
+            _vault_folder: None,
+        };
+        postroom.serve().await;
+        postroom
+    }
+
     /// A channel without a key.
     pub(crate) fn bare_channel(&self) -> Channel {
-        Endpoint::try_from(format!("http://{}", self.address)).expect("an address").connect_lazy()
+        bare_channel(&self.address)
     }
 
     /// A channel with this key.
     pub(crate) fn channel(&self, key: &str) -> Authorised {
-        let value = format!("Bearer {key}").parse().expect("a key is ASCII");
-        InterceptedService::new(self.bare_channel(), Authorisation(value))
+        channel(&self.address, key)
     }
 
     pub(crate) fn settings(&self) -> SettingsServiceClient<Authorised> {
@@ -250,6 +265,17 @@ impl Drop for Postroom {
     fn drop(&mut self) {
         self.shutdown.cut();
     }
+}
+
+/// A channel without a key to a server at this address.
+pub(crate) fn bare_channel(address: &str) -> Channel {
+    Endpoint::try_from(format!("http://{address}")).expect("an address").connect_lazy()
+}
+
+/// A channel with this key.
+pub(crate) fn channel(address: &str, key: &str) -> Authorised {
+    let value = format!("Bearer {key}").parse().expect("a key is ASCII");
+    InterceptedService::new(bare_channel(address), Authorisation(value))
 }
 
 async fn make_key(store: &Store, scope: Scope, roles: &[Role]) -> String {
