@@ -1,7 +1,10 @@
 //! Black-box tests: typed gRPC clients against the real server, each with a database of its own.
 
 mod acceptor;
+mod accounts;
 mod catcher;
+mod checks;
+mod deleting;
 mod letters;
 mod letters_compose;
 mod postfix;
@@ -11,4 +14,5 @@ mod postfix_relays;
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
 mod sending;
+mod settings;
 mod support;
