@@ -7,6 +7,7 @@ mod letters_compose;
 mod postfix;
 mod postfix_auth;
 mod postfix_relays;
+mod python_client;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
