@@ -23,7 +23,14 @@ async fn a_python_client_goes_the_whole_way() {
     let mut client = Command::new(python);
     client.arg(Path::new(ROOT).join("tests/clients/python/client.py"));
     client.args(["--address", &postroom.address, "--key", &postroom.key, "--site", "python"]);
-    client.args(["--smtp-host", "127.0.0.1", "--smtp-port", &server.port().to_string(), "--security", "NONE"]);
+    client.args([
+        "--smtp-host",
+        "127.0.0.1",
+        "--smtp-port",
+        &server.port().to_string(),
+        "--security",
+        "NONE",
+    ]);
     client.args(["--username", "python", "--password", PASSWORD, "--sender", "shop@example.com"]);
     client.args(["--to", "Ann Lee <ann@example.org>", "--cc", "bob@example.org", "--bcc", "eve@example.org"]);
     // A proxy of the machine is not for the loopback.
