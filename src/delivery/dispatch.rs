@@ -10,6 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::leases::Review;
 use super::worker::{self, Worker};
 use crate::store::queue::{self, Lane};
 
@@ -34,6 +35,7 @@ struct Dispatcher {
     crews: HashMap<Lane, Crew>,
     running: JoinSet<Lane>,
     calls: mpsc::Sender<Lane>,
+    review: Review,
 }
 
 /// Dispatches until the soft stop, then waits for the workers to finish or hand back.
@@ -45,6 +47,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         crews: HashMap::new(),
         running: JoinSet::new(),
         calls,
+        review: Review::new(),
     };
     let mut polls = interval(POLL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -68,6 +71,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
 
 impl Dispatcher {
     async fn poll(&mut self) {
+        self.review.look(&self.context).await;
         match queue::due_lanes(&self.context.store).await {
             Ok(lanes) => lanes.into_iter().for_each(|lane| self.wake(lane)),
             Err(error) => {

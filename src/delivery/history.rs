@@ -68,6 +68,18 @@ pub(super) fn after_panic(claim: Claim, now: OffsetDateTime) -> Outcome {
     Outcome { message, attempt, recipients, attempts, next: Ok(state) }
 }
 
+/// The same outcome without what servers said, for a database that refuses to store it.
+pub(super) fn without_words(mut outcome: Outcome) -> Outcome {
+    let unstorable = || Reply::absent("the server's words could not be stored");
+    for recipient in &mut outcome.recipients {
+        recipient.reply = recipient.reply.is_some().then(unstorable);
+    }
+    for attempt in &mut outcome.attempts {
+        attempt.reply = unstorable();
+    }
+    outcome
+}
+
 /// The attempt before, if its process ended without recording it.
 fn interruption(claim: &Claim, noticed: OffsetDateTime) -> Vec<Attempt> {
     if !claim.after_interruption {

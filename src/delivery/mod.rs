@@ -8,6 +8,7 @@ mod attempt;
 mod checks;
 mod dispatch;
 mod history;
+mod leases;
 mod record;
 mod replica;
 mod worker;
@@ -20,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use self::leases::Leases;
 use self::record::Record;
 pub use self::replica::Pulse;
 use crate::domain::log::Chunk;
@@ -37,6 +39,7 @@ struct Context {
     connector: Arc<Connector>,
     replica: Uuid,
     records: mpsc::Sender<Record>,
+    leases: Arc<Leases>,
 }
 
 /// Runs delivery until the soft stop: then nothing is claimed any more, letters under way are finished, others handed
@@ -45,9 +48,12 @@ struct Context {
 /// `pulse` is the heartbeat under which this replica holds its leases; it must beat on until this returns.
 pub async fn run(store: Store, connector: Arc<Connector>, pulse: &Pulse, shutdown: &Shutdown) {
     let (records, inbox) = mpsc::channel(RECORDS_IN_FLIGHT);
-    let context = Arc::new(Context { store: store.clone(), connector, replica: pulse.replica(), records });
+    let leases = Arc::<Leases>::default();
+    let replica = pulse.replica();
+    let context =
+        Arc::new(Context { store: store.clone(), connector, replica, records, leases: Arc::clone(&leases) });
     let tasks = TaskTracker::new();
-    let recorder = tasks.spawn(record::run(store, inbox));
+    let recorder = tasks.spawn(record::run(store, leases, inbox));
     let dispatcher = tasks.spawn(dispatch::run(context, shutdown.soft()));
     tasks.close();
     if shutdown.hard().run_until_cancelled(tasks.wait()).await.is_none() {
@@ -73,12 +79,14 @@ impl Context {
             return;
         }
         if let Err(error) = queue::hand_back(&self.store, &lane.site, self.replica, &letters, wait).await {
-            // They stay leased until this replica ends or is not heard of any more.
-            tracing::error!(
+            let count = letters.len();
+            tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                letters = letters.len(),
-                "letters cannot be handed back"
+                count,
+                "letters cannot be handed back yet"
             );
+            self.leases.doubt();
         }
+        self.leases.let_go(claims.iter().map(|claim| claim.message));
     }
 }

@@ -1,10 +1,13 @@
 //! The recorder: outcomes and transcripts of all workers, written in batches, site by site, until they are written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
+use super::history;
+use super::leases::Leases;
 use crate::domain::log::Chunk;
 use crate::domain::site::SiteId;
 use crate::store::queue::Outcome;
@@ -27,7 +30,7 @@ pub(super) struct Record {
 }
 
 /// Records until all workers are gone and everything is written.
-pub(super) async fn run(store: Store, mut inbox: mpsc::Receiver<Record>) {
+pub(super) async fn run(store: Store, leases: Arc<Leases>, mut inbox: mpsc::Receiver<Record>) {
     let mut records = Vec::with_capacity(BATCH);
     while inbox.recv_many(&mut records, BATCH).await > 0 {
         // A stable sort: records of one site keep their order.
@@ -35,20 +38,31 @@ pub(super) async fn run(store: Store, mut inbox: mpsc::Receiver<Record>) {
         while let Some(first) = records.first() {
             let site = first.site.clone();
             let count = records.partition_point(|record| record.site <= site);
-            write(&store, &site, records.drain(..count).collect()).await;
+            let of_site: Vec<Record> = records.drain(..count).collect();
+            let letters: Vec<_> =
+                of_site.iter().filter_map(|r| r.outcome.as_ref()).map(|o| o.message).collect();
+            write(&store, &site, of_site).await;
+            leases.let_go(letters);
         }
     }
 }
 
 /// Writes the records of one site; what the database refuses as a whole is tried one by one, so that one bad record
-/// takes no other with it.
+/// takes no other with it. A refused outcome is recorded without the server's words rather than not at all: a letter
+/// whose outcome is not known would be sent again.
 async fn write(store: &Store, site: &SiteId, records: Vec<Record>) {
     if let Err(error) = write_until_answered(store, site, &records).await {
         tracing::error!(error = &error as &dyn std::error::Error, %site, "a batch of records was refused");
         for record in records {
-            if let Err(error) = write_until_answered(store, site, std::slice::from_ref(&record)).await {
-                let message = record.outcome.map(|outcome| outcome.message);
-                tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "a record is lost");
+            let Err(error) = write_until_answered(store, site, std::slice::from_ref(&record)).await else {
+                continue;
+            };
+            let message = record.outcome.as_ref().map(|outcome| outcome.message);
+            tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "a record was refused");
+            let Some(outcome) = record.outcome.map(history::without_words) else { continue };
+            let bare = Record { site: site.clone(), outcome: Some(outcome), chunk: None };
+            if let Err(error) = write_until_answered(store, site, &[bare]).await {
+                tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "an outcome is lost");
             }
         }
     }

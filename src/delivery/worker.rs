@@ -79,8 +79,12 @@ impl Worker {
         }
         let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
         match queue::claim(&self.context.store, &self.lane, self.context.replica, limit).await {
-            Ok(claims) => Some(claims),
+            Ok(claims) => {
+                self.context.leases.took(&claims);
+                Some(claims)
+            }
             Err(error) => {
+                self.context.leases.doubt();
                 tracing::warn!(error = &error as &dyn std::error::Error, "mail cannot be claimed");
                 None
             }
@@ -104,8 +108,9 @@ impl Worker {
                 return self.context.hand_back(&self.lane, claims, Duration::ZERO).await;
             }
             match queue::body(&self.context.store, &self.lane.site, claim.message).await {
-                Ok(body) => {
-                    let body = body.unwrap_or_default();
+                // Deleted since it was claimed, its place in the queue with it.
+                Ok(None) => self.context.leases.let_go([claim.message]),
+                Ok(Some(body)) => {
                     attempt::run(&self.context, &self.lane, &sender, claim, &body, connection).await;
                 }
                 Err(error) => {

@@ -63,6 +63,11 @@ impl Redactor {
         }
         masked
     }
+
+    /// The text with every secret replaced.
+    pub(super) fn mask_text(&self, text: &str) -> String {
+        String::from_utf8_lossy(&self.mask(text.as_bytes(), false)).into_owned()
+    }
 }
 
 /// The message of AUTH PLAIN (RFC 4616), before base64.

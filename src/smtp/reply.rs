@@ -9,6 +9,10 @@ use crate::domain::reply::Reply;
 const MAX_LINE_BYTES: usize = 2 * 1024;
 /// What is kept of the lines of a reply, in bytes.
 const MAX_KEPT_BYTES: usize = 64 * 1024;
+/// What each line counts beside its bytes: a server may send thousands of empty ones.
+const LINE_COST_BYTES: usize = 64;
+/// What is stored of a reply's text, in bytes; it is stored once for each of up to 1,000 recipients.
+const MAX_TEXT_BYTES: usize = 4 * 1024;
 /// What is read of one reply, in bytes; a server that sends more is not answering.
 const MAX_READ_BYTES: usize = 1024 * 1024;
 
@@ -105,8 +109,9 @@ impl Assembler {
         }
         self.code = Some(code);
         // The last line is always kept: it is the one people quote.
-        if last || self.kept + line.bytes.len() <= MAX_KEPT_BYTES {
-            self.kept += line.bytes.len().max(1);
+        let cost = line.bytes.len() + LINE_COST_BYTES;
+        if last || self.kept + cost <= MAX_KEPT_BYTES {
+            self.kept += cost;
             self.lines.push(line);
         }
         last.then(|| Ok(RawReply { code, lines: std::mem::take(&mut self.lines) }))
@@ -129,7 +134,7 @@ fn code_of(line: &[u8]) -> Option<(u16, bool)> {
 impl RawReply {
     /// Its lines without code and separator, as they came; for what the session itself must understand.
     pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().map(|line| line.bytes.get(4..).unwrap_or_default())
+        self.lines.iter().map(Line::text)
     }
 
     /// As it is stored and shown: printable, secrets masked, enhanced status code apart (RFC 2034).
@@ -141,19 +146,33 @@ impl RawReply {
             if number > 0 {
                 shown.push('\n');
             }
-            let mut text = line.bytes.get(4..).unwrap_or_default();
+            let mut text = line.text();
             if !enhanced_code.is_empty()
                 && let Some(rest) = text.strip_prefix(enhanced_code.as_bytes())
             {
                 text = rest.trim_ascii_start();
             }
             shown.push_str(&printable::from_bytes(&redactor.mask(text, line.cut)));
+            if shown.len() > MAX_TEXT_BYTES {
+                shown.truncate(shown.floor_char_boundary(MAX_TEXT_BYTES));
+                shown.push('…');
+                break;
+            }
         }
         Reply { code: self.code, enhanced_code: enhanced_code.to_owned(), text: shown }
     }
 }
 
 impl Line {
+    /// The line without code and separator. Some servers leave the separator out.
+    fn text(&self) -> &[u8] {
+        let text = self.bytes.get(3..).unwrap_or_default();
+        match text.split_first() {
+            Some((b' ' | b'-' | b'\t', behind)) => behind,
+            _ => text,
+        }
+    }
+
     /// The line as it is shown: printable, secrets masked.
     pub(super) fn shown(&self, redactor: &Redactor) -> String {
         let mut shown = printable::from_bytes(&redactor.mask(&self.bytes, self.cut));
@@ -212,6 +231,7 @@ mod tests {
             (b"250 a\x1b[0m\0b\rc\r\n", 250, "", "a\\x1b[0m\\x00b\\rc"),
             (b"999 what\r\n", 999, "", "what"),
             (b"250\ttab\r\n", 250, "", "tab"),
+            (b"250ok\r\n", 250, "", "ok"),
         ] {
             let reply = shown(bytes);
             assert_eq!(
@@ -284,6 +304,8 @@ mod tests {
         let reply = assembler.feed(b"250 done\r\n").1.expect("whole").expect("a reply");
         let kept: usize = reply.lines.iter().map(|line| line.bytes.len()).sum();
         assert!(kept <= MAX_KEPT_BYTES + MAX_LINE_BYTES, "{kept}");
+        assert!(reply.lines.len() < 1000, "{}", reply.lines.len());
+        assert!(reply.to_reply(&Redactor::new(&Auth::None)).text.len() < 5000);
         assert_eq!(reply.lines.last().map(|line| line.bytes.as_slice()), Some(&b"250 done"[..]));
     }
 

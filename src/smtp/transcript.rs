@@ -9,19 +9,34 @@ use crate::domain::log::{Entry, EntryKind, LogLevel};
 /// Longest text of an entry in bytes, somewhat more than the longest line kept of a reply once it is escaped.
 const MAX_TEXT_BYTES: usize = 16 * 1024;
 
+/// What waits to be taken, in bytes: enough for a letter to 1,000 recipients. A server that talks faster than anybody
+/// flushes fills no more memory than this.
+const MAX_WAITING_BYTES: usize = 512 * 1024;
+/// What an entry counts beside its text.
+const ENTRY_COST_BYTES: usize = 64;
+
 /// A transcript in the making. Clones share it, so that one task writes while another one flushes.
 #[derive(Clone, Debug)]
 pub struct Transcript {
     level: LogLevel,
     clock: Clock,
-    entries: Arc<Mutex<Vec<Entry>>>,
+    waiting: Arc<Mutex<Waiting>>,
+}
+
+/// What was recorded and not taken yet.
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    bytes: usize,
+    /// Entries left out for want of room.
+    left_out: usize,
 }
 
 impl Transcript {
     /// An empty transcript that keeps what `level` keeps.
     #[must_use]
     pub fn new(level: LogLevel, clock: Clock) -> Self {
-        Self { level, clock, entries: Arc::default() }
+        Self { level, clock, waiting: Arc::default() }
     }
 
     /// Whether entries of this kind are kept; asked before a text is made that nobody would read.
@@ -30,7 +45,8 @@ impl Transcript {
         self.level.keeps(kind)
     }
 
-    /// Adds an entry, if the level keeps its kind. Control characters and the like are escaped.
+    /// Adds an entry, if the level keeps its kind. Control characters and the like are escaped. Beyond half a MiB that
+    /// nobody takes, only errors are added; how many entries were left out is told by an entry of its own.
     pub fn record(&self, kind: EntryKind, text: impl Into<String>) {
         if !self.keeps(kind) {
             return;
@@ -40,19 +56,30 @@ impl Transcript {
             text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
             text.push('…');
         }
-        let entry = Entry { time: self.clock.now(), kind, text };
-        self.lock().push(entry);
+        let mut waiting = self.lock();
+        let cost = text.len() + ENTRY_COST_BYTES;
+        if kind != EntryKind::Error && waiting.bytes + cost > MAX_WAITING_BYTES {
+            waiting.left_out += 1;
+            return;
+        }
+        waiting.bytes += cost;
+        waiting.entries.push(Entry { time: self.clock.now(), kind, text });
     }
 
     /// Takes out what was recorded since the last call, oldest first.
     #[must_use]
     pub fn take(&self) -> Vec<Entry> {
-        std::mem::take(&mut *self.lock())
+        let Waiting { mut entries, bytes: _, left_out } = std::mem::take(&mut *self.lock());
+        if left_out > 0 {
+            let text = format!("{left_out} entries left out: they came faster than they could be stored");
+            entries.push(Entry { time: self.clock.now(), kind: EntryKind::Error, text });
+        }
+        entries
     }
 
     /// A panic elsewhere leaves whole entries behind: the list stays usable.
-    fn lock(&self) -> MutexGuard<'_, Vec<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -91,5 +118,27 @@ mod tests {
         let entries = transcript.take();
         assert_eq!(entries[0].text, "250 \\x1b[2J\\u{202e}\\x00\\r\\n");
         assert!(entries[1].text.len() < 17 * 1024);
+    }
+
+    #[test]
+    fn what_nobody_takes_is_bounded() {
+        let transcript = Transcript::new(LogLevel::ClientServer, Clock::default());
+        for _ in 0..100_000 {
+            transcript
+                .record(EntryKind::Server, "250-a line of sixty bytes or so, again and again and again");
+        }
+        transcript.record(EntryKind::Error, "why");
+        let entries = transcript.take();
+        assert!(entries.len() < 10_000, "{}", entries.len());
+        let [.., why, left_out] = entries.as_slice() else { panic!("no entries") };
+        assert_eq!(why.text, "why");
+        assert_eq!(
+            left_out.text,
+            format!(
+                "{} entries left out: they came faster than they could be stored",
+                100_002 - entries.len()
+            )
+        );
+        assert!(transcript.take().is_empty());
     }
 }

@@ -244,6 +244,33 @@ pub async fn hand_back(
     Ok(())
 }
 
+/// A lease, as it stands in the queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Leased {
+    /// Whose letter it is.
+    pub site: SiteId,
+    /// The letter.
+    pub message: Uuid,
+    /// Number of the attempt that was claimed.
+    pub attempt: i32,
+}
+
+/// Everything that a replica has leased. Reads the whole queue: for the rare case that there is doubt.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn leased_by(store: &Store, replica: Uuid) -> Result<Vec<Leased>, StoreError> {
+    let rows = query!("select site_id, message_id, attempt from queue where leased_by = $1", replica)
+        .fetch_all(&store.pool)
+        .await?;
+    rows.into_iter()
+        .map(|row| {
+            let site = SiteId::parse(&row.site_id).ok_or(StoreError::Corrupt("site id"))?;
+            Ok(Leased { site, message: row.message_id, attempt: row.attempt })
+        })
+        .collect()
+}
+
 /// Records outcomes of one site inside a transaction; answers the letters whose outcome counted.
 pub(super) async fn record(
     connection: &mut sqlx::PgConnection,

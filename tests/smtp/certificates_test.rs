@@ -2,12 +2,12 @@
 
 use postroom::domain::account::Security;
 use postroom::domain::outcome::{Class, Step};
-use postroom::smtp::FailureKind;
+use postroom::smtp::{Connector, ConnectorError, ConnectorOptions, FailureKind};
 
 use crate::scripted::Server;
-use crate::scripted::certificates::Certificate;
+use crate::scripted::certificates::{CaFile, Certificate};
 use crate::scripted::ordinary::{Behaviour, Tls};
-use crate::support::{PASSWORD, USER, classes, open, refused, send, target_at, with_login};
+use crate::support::{PASSWORD, USER, classes, open, options, refused, send, target_at, with_login};
 
 const WAYS: [Security; 2] = [Security::ImplicitTls, Security::StartTls];
 
@@ -76,5 +76,20 @@ async fn a_good_certificate_is_accepted() {
             assert!(letter.tls);
             assert_eq!(letter.user.as_deref(), Some(USER));
         }
+    }
+}
+
+#[test]
+fn options_that_cannot_be_used() {
+    let ca = CaFile::new();
+    let not_pem = std::env::current_exe().expect("a path").with_extension("no-such-file");
+    let missing = Connector::new(ConnectorOptions { ca_file: Some(not_pem), ..options(&ca) });
+    assert!(matches!(missing, Err(ConnectorError::CaFile { .. })), "{missing:?}");
+    let manifest = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("Cargo.toml");
+    let empty = Connector::new(ConnectorOptions { ca_file: Some(manifest), ..options(&ca) });
+    assert!(matches!(empty, Err(ConnectorError::CaFile { .. })), "{empty:?}");
+    for name in ["", "two words", "a\r\nMAIL FROM:<x@example.com>", "пример.рф"] {
+        let refused = Connector::new(ConnectorOptions { helo_name: name.to_owned(), ..options(&ca) });
+        assert!(matches!(refused, Err(ConnectorError::HeloName(_))), "{name}");
     }
 }

@@ -147,3 +147,13 @@ async fn prompts_are_answered_in_the_dark() {
     let said = crate::support::texts(&log, postroom::domain::log::EntryKind::Client);
     assert_eq!(said, ["EHLO postroom.example", "AUTH LOGIN", "<hidden>", "<hidden>"]);
 }
+
+#[tokio::test]
+async fn a_list_of_mechanisms_repeats_no_secret() {
+    let server = offering(&["AUTH CORRECT-HORSE"], &[]).await;
+    let mut target = with_login(&server, Security::None);
+    let password = postroom::domain::secret::Secret::from("CORRECT-HORSE".to_owned());
+    target.auth = postroom::domain::account::Auth::Password { username: USER.to_owned(), password };
+    let failure = refused(&target).await;
+    assert!(failure.reply.text.ends_with(" <hidden>"), "{failure}");
+}

@@ -97,6 +97,7 @@ impl Server {
             // Dropped with this task, and all connections with it.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).expect("a socket option");
                 let mut number = 0;
                 shared.write(|journal| {
                     number = journal.connections;

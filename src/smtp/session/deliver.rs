@@ -296,19 +296,20 @@ impl Transaction<'_> {
 
     /// Adds a command to what is written next.
     fn say(&mut self, line: &str) {
-        self.log.record(EntryKind::Client, line);
         self.session.out.extend_from_slice(line.as_bytes());
         self.session.out.extend_from_slice(b"\r\n");
     }
 
+    /// Writes what was added, and only then notes it: the server works meanwhile.
     async fn flush(&mut self, step: Step) -> Result<(), Stop> {
         let Session { dialogue, out, .. } = &mut *self.session;
-        record_count(self.log, "wrote", out.len());
         let deadline = Instant::now() + dialogue.deadlines.reply;
-        match dialogue.wire.write(out, deadline).await {
-            Ok(()) => Ok(()),
-            Err(broken) => Err(self.stop(step, &broken)),
+        let written = dialogue.wire.write(out, deadline).await;
+        for line in out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            self.log.record(EntryKind::Client, String::from_utf8_lossy(line.trim_ascii_end()));
         }
+        record_count(self.log, "wrote", out.len());
+        written.map_err(|broken| self.stop(step, &broken))
     }
 
     /// One reply. With 421 the session is over, whatever was asked.

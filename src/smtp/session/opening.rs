@@ -46,7 +46,11 @@ pub(in crate::smtp) async fn open(
     progress: &mut Progress,
     log: &Transcript,
 ) -> Result<Opened, Failure> {
-    let opened = Opening { connector, target, progress, log }.run(deadlines).await;
+    let mut opened = Opening { connector, target, progress, log }.run(deadlines).await;
+    if let Err(failure) = &mut opened {
+        // A server may put what it learnt in a session before into a list of mechanisms, or a certificate.
+        failure.reply.text = Redactor::new(&target.auth).mask_text(&failure.reply.text);
+    }
     match &opened {
         Ok(_) => tracing::debug!(host = %target.server.host, "SMTP session opened"),
         Err(failure) => {
