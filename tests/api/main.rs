@@ -12,6 +12,7 @@ mod postfix;
 mod postfix_auth;
 mod postfix_relays;
 mod process;
+mod python_client;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
