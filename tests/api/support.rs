@@ -76,13 +76,15 @@ pub(crate) fn vault() -> (TempDir, Arc<Vault>) {
     (folder, Arc::new(vault))
 }
 
-/// Puts a key into every call.
+/// Puts `authorization` into every call.
 #[derive(Clone)]
-pub(crate) struct Authorisation(MetadataValue<Ascii>);
+pub(crate) struct Authorisation(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Authorisation {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
         Ok(request)
     }
 }
@@ -224,7 +226,17 @@ impl Postroom {
 
     /// A channel with this key.
     pub(crate) fn channel(&self, key: &str) -> Authorised {
+<<<<<<< HEAD
         channel(&self.address, key)
+=======
+        self.channel_with(Some(&format!("Bearer {key}")))
+    }
+
+    /// A channel with this `authorization`, or none.
+    pub(crate) fn channel_with(&self, authorization: Option<&str>) -> Authorised {
+        let value = authorization.map(|value| value.parse().expect("metadata is ASCII"));
+        InterceptedService::new(self.bare_channel(), Authorisation(value))
+>>>>>>> fab8e30feda91fcfccd727cb4d44b547ac966f76
     }
 
     pub(crate) fn settings(&self) -> SettingsServiceClient<Authorised> {
