@@ -1,8 +1,11 @@
 //! Black-box tests: typed gRPC clients against the real server, each with a database of its own.
 
 mod acceptor;
+mod accounts;
 mod binary;
 mod catcher;
+mod checks;
+mod deleting;
 mod letters;
 mod letters_compose;
 mod postfix;
@@ -14,4 +17,5 @@ mod python_client;
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
 mod sending;
+mod settings;
 mod support;
