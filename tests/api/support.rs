@@ -226,17 +226,13 @@ impl Postroom {
 
     /// A channel with this key.
     pub(crate) fn channel(&self, key: &str) -> Authorised {
-<<<<<<< HEAD
         channel(&self.address, key)
-=======
-        self.channel_with(Some(&format!("Bearer {key}")))
     }
 
     /// A channel with this `authorization`, or none.
     pub(crate) fn channel_with(&self, authorization: Option<&str>) -> Authorised {
         let value = authorization.map(|value| value.parse().expect("metadata is ASCII"));
         InterceptedService::new(self.bare_channel(), Authorisation(value))
->>>>>>> fab8e30feda91fcfccd727cb4d44b547ac966f76
     }
 
     pub(crate) fn settings(&self) -> SettingsServiceClient<Authorised> {
@@ -316,7 +312,7 @@ pub(crate) fn bare_channel(address: &str) -> Channel {
 
 /// A channel with this key.
 pub(crate) fn channel(address: &str, key: &str) -> Authorised {
-    let value = format!("Bearer {key}").parse().expect("a key is ASCII");
+    let value = Some(format!("Bearer {key}").parse().expect("a key is ASCII"));
     InterceptedService::new(bare_channel(address), Authorisation(value))
 }
 
