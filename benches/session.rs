@@ -88,7 +88,8 @@ async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Resu
     let (sender, recipients) = (&address("ann@example.com")?, &[address("bob@example.com")?]);
     let start = Instant::now();
     for content in contents.iter().cycle().take(letters) {
-        let letter = Letter { sender, recipients, content, eight_bit: false, utf8_headers: false };
+        let letter =
+            Letter { sender, recipients, content, eight_bit: false, utf8_headers: false, is_private: false };
         let results = session.deliver(&letter, &log).await;
         if let Some(result) = results.iter().find(|result| result.class != Class::Sent) {
             return Err(format!("not sent: {}", result.reply));

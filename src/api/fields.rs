@@ -9,6 +9,8 @@ use crate::domain::error::{Problem, Reason, Violation};
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
 
+/// Longest `user` in characters.
+const MAX_USER: usize = 128;
 /// Longest `request_id` in characters.
 const MAX_REQUEST_ID: usize = 128;
 
@@ -106,6 +108,11 @@ pub(super) fn within<T>(
         (of, id) if of == *site => Ok(id),
         _ => Err(Problem::invalid_field(field, format!("must belong to {}", site.name()))),
     }
+}
+
+/// The site's own id of a person, opaque; empty for the site itself.
+pub(super) fn user(id: String) -> Result<String, String> {
+    text(&id, MAX_USER).map(|_| id)
 }
 
 /// The etag of a version of a thing.

@@ -5,6 +5,7 @@ mod auth;
 mod fields;
 mod limits;
 mod logs;
+mod mailbox;
 mod page;
 pub mod proto;
 mod send;

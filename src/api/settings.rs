@@ -9,16 +9,18 @@ use super::fields::{self, Violations};
 use super::page::{self, Tokens};
 use super::proto::settings_service_server::SettingsService;
 use super::proto::{
-    CreateSiteRequest, CreateSiteResponse, GetSettingsRequest, GetSettingsResponse, GetSiteRequest,
-    GetSiteResponse, ListSitesRequest, ListSitesResponse, LogLevel as ProtoLogLevel,
-    Settings as ProtoSettings, Site as ProtoSite, UpdateSettingsRequest, UpdateSettingsResponse,
+    AccountPriority as ProtoPriority, CreateSiteRequest, CreateSiteResponse, GetSettingsRequest,
+    GetSettingsResponse, GetSiteRequest, GetSiteResponse, ListSitesRequest, ListSitesResponse,
+    LogLevel as ProtoLogLevel, Settings as ProtoSettings, Site as ProtoSite, UpdateSettingsRequest,
+    UpdateSettingsResponse,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::{Right, Scope};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::log::LogLevel;
 use crate::domain::settings::{
-    CONNECTION_TIMEOUT_RANGE, MAX_RETRY_INTERVAL, MAX_RETRY_INTERVALS, Settings, StoredSettings,
+    AccountPriority, CONNECTION_TIMEOUT_RANGE, MAX_RETRY_INTERVAL, MAX_RETRY_INTERVALS, Settings,
+    StoredSettings,
 };
 use crate::domain::site::{Site, SiteId};
 use crate::store::{settings, sites};
@@ -148,6 +150,9 @@ impl SettingsChange {
         let ProtoSettings {
             name: _,
             enabled,
+            user_accounts_enabled,
+            require_confirmed_sender,
+            account_priority,
             connection_timeout,
             save_logs,
             log_level,
@@ -157,6 +162,9 @@ impl SettingsChange {
         } = wanted;
         let present = [
             ("enabled", enabled.is_some()),
+            ("user_accounts_enabled", user_accounts_enabled.is_some()),
+            ("require_confirmed_sender", require_confirmed_sender.is_some()),
+            ("account_priority", account_priority.is_some()),
             ("connection_timeout", connection_timeout.is_some()),
             ("save_logs", save_logs.is_some()),
             ("log_level", log_level.is_some()),
@@ -170,8 +178,15 @@ impl SettingsChange {
             violations.take("settings.connection_timeout", timeout)
         });
         let level = ProtoLogLevel::try_from(log_level.unwrap_or_default()).map_err(|_| "is not a log level");
+        let priority = ProtoPriority::try_from(account_priority.unwrap_or_default());
+        let priority =
+            violations.take("settings.account_priority", priority.map_err(|_| "is not a priority"));
         let wanted = StoredSettings {
             enabled,
+            user_accounts_enabled,
+            require_confirmed_sender,
+            account_priority: priority.and_then(priority_from_proto),
+            send_test_on_save: None,
             connection_timeout: timeout,
             save_logs,
             log_level: violations.take("settings.log_level", level).and_then(level_from_proto),
@@ -196,10 +211,23 @@ impl SettingsChange {
 
     fn apply(self, stored: &mut StoredSettings) {
         let Self { wanted, paths } = self;
-        let StoredSettings { enabled, connection_timeout, save_logs, log_level, retry_intervals } = wanted;
+        let StoredSettings {
+            enabled,
+            user_accounts_enabled,
+            require_confirmed_sender,
+            account_priority,
+            send_test_on_save: _,
+            connection_timeout,
+            save_logs,
+            log_level,
+            retry_intervals,
+        } = wanted;
         for path in paths {
             match path {
                 "enabled" => stored.enabled = enabled,
+                "user_accounts_enabled" => stored.user_accounts_enabled = user_accounts_enabled,
+                "require_confirmed_sender" => stored.require_confirmed_sender = require_confirmed_sender,
+                "account_priority" => stored.account_priority = account_priority,
                 "connection_timeout" => stored.connection_timeout = connection_timeout,
                 "save_logs" => stored.save_logs = save_logs,
                 "log_level" => stored.log_level = log_level,
@@ -242,6 +270,9 @@ fn settings_to_proto(settings: &Settings) -> ProtoSettings {
     ProtoSettings {
         name: format!("{}/settings", site.name()),
         enabled: Some(stored.enabled()),
+        user_accounts_enabled: Some(stored.user_accounts_enabled()),
+        require_confirmed_sender: Some(stored.require_confirmed_sender()),
+        account_priority: Some(priority_to_proto(stored.account_priority()).into()),
         connection_timeout: Some(fields::to_duration(stored.connection_timeout())),
         save_logs: Some(stored.save_logs()),
         log_level: Some(level_to_proto(stored.log_level()).into()),
@@ -263,6 +294,22 @@ const fn level_from_proto(level: ProtoLogLevel) -> Option<LogLevel> {
         ProtoLogLevel::ClientServer => Some(LogLevel::ClientServer),
         ProtoLogLevel::Connection => Some(LogLevel::Connection),
         ProtoLogLevel::LowLevel => Some(LogLevel::LowLevel),
+    }
+}
+
+/// The priority; `None` for the default.
+const fn priority_from_proto(priority: ProtoPriority) -> Option<AccountPriority> {
+    match priority {
+        ProtoPriority::Unspecified => None,
+        ProtoPriority::UserFirst => Some(AccountPriority::UserFirst),
+        ProtoPriority::AdminFirst => Some(AccountPriority::AdminFirst),
+    }
+}
+
+const fn priority_to_proto(priority: AccountPriority) -> ProtoPriority {
+    match priority {
+        AccountPriority::UserFirst => ProtoPriority::UserFirst,
+        AccountPriority::AdminFirst => ProtoPriority::AdminFirst,
     }
 }
 

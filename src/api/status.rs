@@ -26,6 +26,8 @@ const STORE_RETRY: Duration = Duration::from_secs(2);
 const fn name_and_code(reason: Reason) -> (&'static str, Code) {
     match reason {
         Reason::SiteDisabled => ("SITE_DISABLED", Code::FailedPrecondition),
+        Reason::UserAccountsDisabled => ("USER_ACCOUNTS_DISABLED", Code::FailedPrecondition),
+        Reason::SenderNotConfirmed => ("SENDER_NOT_CONFIRMED", Code::FailedPrecondition),
         Reason::NoMatchingAccount => ("NO_MATCHING_ACCOUNT", Code::FailedPrecondition),
         Reason::CheckFailed => ("CHECK_FAILED", Code::FailedPrecondition),
         Reason::PasswordRequired => ("PASSWORD_REQUIRED", Code::FailedPrecondition),

@@ -145,7 +145,7 @@ pub(super) async fn run(
     let (session, message, attempt) = (connection.id, claim.message, claim.attempt);
     let chunk = |entries| Chunk {
         site: lane.site.clone(),
-        log: LogId::Send(lane.account),
+        log: LogId::send(sender.account.profile.ownership.origin, lane.account),
         session,
         message: Some((message, attempt)),
         entries,
@@ -201,6 +201,7 @@ async fn send(
         content: body,
         eight_bit: claim.eight_bit,
         utf8_headers: claim.utf8_headers,
+        is_private: claim.is_own,
     };
     connection.deliver(context, sender, &letter, transcript).await
 }

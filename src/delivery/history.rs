@@ -119,6 +119,7 @@ mod tests {
             }],
             eight_bit: false,
             utf8_headers: false,
+            is_own: false,
         }
     }
 

@@ -66,6 +66,59 @@ pub enum Login {
     },
 }
 
+/// Where an account comes from. It cannot be changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Origin {
+    /// The site's administrator.
+    Admin,
+    /// A person's mailbox.
+    Mailbox,
+    /// A person's own server for CRM letters.
+    Crm,
+}
+
+impl Origin {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Admin, Self::Mailbox, Self::Crm];
+
+    /// The name in the store.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Mailbox => "mailbox",
+            Self::Crm => "crm",
+        }
+    }
+
+    /// The origin of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|origin| origin.name() == name)
+    }
+}
+
+/// Whose an account is, and what it is used for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ownership {
+    /// Where it comes from.
+    pub origin: Origin,
+    /// The site's own id of the person whose it is; empty exactly for the administrator's accounts.
+    pub user: String,
+    /// Whether everyone of the site may send through it.
+    pub shared: bool,
+    /// Whether it is searched first when a letter is part of a mailing.
+    pub mailings_first: bool,
+}
+
+impl Ownership {
+    /// An account of the administrator.
+    #[must_use]
+    pub const fn admin() -> Self {
+        Self { origin: Origin::Admin, user: String::new(), shared: false, mailings_first: false }
+    }
+}
+
 /// What a caller decides about an account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
@@ -79,6 +132,8 @@ pub struct Profile {
     pub server: Server,
     /// How it logs in.
     pub login: Login,
+    /// Whose it is, and what it is used for.
+    pub ownership: Ownership,
 }
 
 /// What the last try of an account showed.

@@ -7,6 +7,10 @@ use std::time::Duration;
 pub enum Reason {
     /// The site is switched off.
     SiteDisabled,
+    /// Accounts of users are switched off.
+    UserAccountsDisabled,
+    /// The From of a user's letter has no confirmed sender.
+    SenderNotConfirmed,
     /// No account of the site may carry this From.
     NoMatchingAccount,
     /// The account was tried and did not pass.

@@ -5,6 +5,7 @@ use std::fmt;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::account::Origin;
 use super::site::SiteId;
 
 /// What an entry of a transcript tells.
@@ -60,43 +61,22 @@ pub struct Entry {
     pub text: String,
 }
 
-/// Which transcripts a log holds.
+/// What a log tells of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum LogId {
-    /// Sessions that send letters through this account.
-    Send(i64),
-    /// Checks of this account; 0 for accounts that are not saved.
-    Check(i64),
+pub enum LogKind {
+    /// Sessions that send letters.
+    Send,
+    /// Checks.
+    Check,
 }
 
-impl LogId {
-    /// The log of this id, `send-admin-2` or `check-admin-2`.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        let account = |digits: &str| {
-            let number = digits.parse::<i64>().ok().filter(|n| *n >= 0)?;
-            (number.to_string() == digits).then_some(number)
-        };
-        match text.strip_prefix("send-admin-") {
-            Some(digits) => account(digits).map(Self::Send),
-            None => account(text.strip_prefix("check-admin-")?).map(Self::Check),
-        }
-    }
+impl LogKind {
+    const ALL: [Self; 2] = [Self::Send, Self::Check];
 
-    /// The account; 0 for accounts that are not saved.
-    #[must_use]
-    pub const fn account(self) -> i64 {
+    const fn name(self) -> &'static str {
         match self {
-            Self::Send(account) | Self::Check(account) => account,
-        }
-    }
-
-    /// The name by which portals know the log, such as `send_admin_smtp_2.log`.
-    #[must_use]
-    pub fn file_name(self) -> String {
-        match self {
-            Self::Send(account) => format!("send_admin_smtp_{account}.log"),
-            Self::Check(account) => format!("check_admin_smtp_{account}.log"),
+            Self::Send => "send",
+            Self::Check => "check",
         }
     }
 
@@ -104,18 +84,98 @@ impl LogId {
     #[must_use]
     pub const fn tag(self) -> &'static str {
         match self {
-            Self::Send(_) => "[Sending]",
-            Self::Check(_) => "[Check]",
+            Self::Send => "[Sending]",
+            Self::Check => "[Check]",
         }
+    }
+}
+
+/// The class of an account, as logs are named by it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum AccountClass {
+    /// Accounts of the administrator.
+    Admin,
+    /// Accounts of users.
+    Users,
+}
+
+impl AccountClass {
+    const ALL: [Self; 2] = [Self::Admin, Self::Users];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Users => "users",
+        }
+    }
+}
+
+impl From<Origin> for AccountClass {
+    fn from(origin: Origin) -> Self {
+        match origin {
+            Origin::Admin => Self::Admin,
+            Origin::Mailbox | Origin::Crm => Self::Users,
+        }
+    }
+}
+
+/// Which transcripts a log holds: those of one account and one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LogId {
+    /// What it tells of.
+    pub kind: LogKind,
+    /// The class of the account.
+    pub class: AccountClass,
+    /// The account; 0 for accounts that are not saved.
+    pub account: i64,
+}
+
+impl LogId {
+    /// The log of the sessions that send through an account.
+    #[must_use]
+    pub fn send(origin: Origin, account: i64) -> Self {
+        Self { kind: LogKind::Send, class: origin.into(), account }
+    }
+
+    /// The log of the checks of an account; 0 for one that is not saved.
+    #[must_use]
+    pub fn check(origin: Origin, account: i64) -> Self {
+        Self { kind: LogKind::Check, class: origin.into(), account }
+    }
+
+    /// All logs that an account can have.
+    #[must_use]
+    pub fn of_account(account: i64) -> [Self; 4] {
+        let [send, check] = LogKind::ALL;
+        let [admin, users] = AccountClass::ALL;
+        [(send, admin), (check, admin), (send, users), (check, users)].map(|(kind, class)| Self {
+            kind,
+            class,
+            account,
+        })
+    }
+
+    /// The log of this id, `send-admin-2` or `check-users-140`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.splitn(3, '-');
+        let (kind, class, digits) = (parts.next()?, parts.next()?, parts.next()?);
+        let kind = LogKind::ALL.into_iter().find(|k| k.name() == kind)?;
+        let class = AccountClass::ALL.into_iter().find(|c| c.name() == class)?;
+        let account = digits.parse::<i64>().ok().filter(|n| *n >= 0 && n.to_string() == digits)?;
+        Some(Self { kind, class, account })
+    }
+
+    /// The name by which portals know the log, such as `send_admin_smtp_2.log`.
+    #[must_use]
+    pub fn file_name(self) -> String {
+        format!("{}_{}_smtp_{}.log", self.kind.name(), self.class.name(), self.account)
     }
 }
 
 impl fmt::Display for LogId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Send(account) => write!(f, "send-admin-{account}"),
-            Self::Check(account) => write!(f, "check-admin-{account}"),
-        }
+        write!(f, "{}-{}-{}", self.kind.name(), self.class.name(), self.account)
     }
 }
 
@@ -139,29 +199,43 @@ pub struct Chunk {
 pub struct Log {
     /// Its id.
     pub id: LogId,
-    /// Name and address of the account's sender, where there is one.
-    pub sender: Option<(String, String)>,
+    /// The account it belongs to, where there is one.
+    pub owner: Option<LogOwner>,
     /// Bytes of its text.
     pub size_bytes: i64,
     /// Its last entry.
     pub update_time: OffsetDateTime,
 }
 
+/// What a log tells of its account.
+#[derive(Clone, Debug)]
+pub struct LogOwner {
+    /// Name of the account's sender.
+    pub sender_name: String,
+    /// Address of the account's sender.
+    pub sender_email: String,
+    /// Where the account comes from.
+    pub origin: Origin,
+}
+
 #[cfg(test)]
 mod tests {
     use super::{EntryKind, LogId, LogLevel};
+    use crate::domain::account::Origin;
 
     #[test]
     fn names_of_logs() {
         for (id, name, file) in [
-            (LogId::Send(2), "send-admin-2", "send_admin_smtp_2.log"),
-            (LogId::Check(0), "check-admin-0", "check_admin_smtp_0.log"),
+            (LogId::send(Origin::Admin, 2), "send-admin-2", "send_admin_smtp_2.log"),
+            (LogId::check(Origin::Admin, 0), "check-admin-0", "check_admin_smtp_0.log"),
+            (LogId::send(Origin::Crm, 140), "send-users-140", "send_users_smtp_140.log"),
+            (LogId::check(Origin::Mailbox, 7), "check-users-7", "check_users_smtp_7.log"),
         ] {
             assert_eq!(id.to_string(), name);
             assert_eq!(id.file_name(), file);
             assert_eq!(LogId::parse(name), Some(id));
         }
-        for wrong in ["", "send-admin-", "send-admin--1", "send-admin-02", "send-users-2", "check-admin-x"] {
+        for wrong in ["", "send-admin-", "send-admin--1", "send-admin-02", "send-user-2", "check-admin-x"] {
             assert_eq!(LogId::parse(wrong), None, "{wrong}");
         }
     }

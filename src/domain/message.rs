@@ -148,6 +148,10 @@ pub struct Message {
     pub id: Uuid,
     /// The account that was chosen for it.
     pub account: i64,
+    /// Whether it is part of a mailing.
+    pub mailing: bool,
+    /// On whose behalf; empty for the site itself.
+    pub user: String,
     /// From, as the caller gave it.
     pub from_address: String,
     /// The Message-ID header.

@@ -21,11 +21,29 @@ pub const MAX_RETRY_INTERVAL: Duration = Duration::from_hours(720);
 /// asks for.
 const DEFAULT_RETRY_MINUTES: [u64; 9] = [30, 60, 120, 240, 480, 960, 1440, 1440, 1440];
 
+/// Which class of accounts is searched first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AccountPriority {
+    /// Those of users.
+    #[default]
+    UserFirst,
+    /// Those of the administrator.
+    AdminFirst,
+}
+
 /// What a site has set; `None` stands for the default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StoredSettings {
     /// Whether the site may send.
     pub enabled: Option<bool>,
+    /// Whether accounts of users may be created and changed.
+    pub user_accounts_enabled: Option<bool>,
+    /// Whether a user's letter through an account of the administrator needs a confirmed sender.
+    pub require_confirmed_sender: Option<bool>,
+    /// Which class of accounts is searched first.
+    pub account_priority: Option<AccountPriority>,
+    /// Whether saving an account also sends a test letter.
+    pub send_test_on_save: Option<bool>,
     /// Time limit for each reply of a server.
     pub connection_timeout: Option<Duration>,
     /// Whether transcripts are kept.
@@ -54,6 +72,30 @@ impl StoredSettings {
     #[must_use]
     pub fn enabled(&self) -> bool {
         self.enabled.unwrap_or(true)
+    }
+
+    /// Whether accounts of users may be created and changed.
+    #[must_use]
+    pub fn user_accounts_enabled(&self) -> bool {
+        self.user_accounts_enabled.unwrap_or(true)
+    }
+
+    /// Whether a user's letter through an account of the administrator needs a confirmed sender.
+    #[must_use]
+    pub fn require_confirmed_sender(&self) -> bool {
+        self.require_confirmed_sender.unwrap_or(true)
+    }
+
+    /// Which class of accounts is searched first.
+    #[must_use]
+    pub fn account_priority(&self) -> AccountPriority {
+        self.account_priority.unwrap_or_default()
+    }
+
+    /// Whether saving an account also sends a test letter.
+    #[must_use]
+    pub fn send_test_on_save(&self) -> bool {
+        self.send_test_on_save.unwrap_or(false)
     }
 
     /// Time limit for each reply of a server.

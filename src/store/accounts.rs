@@ -6,9 +6,10 @@ use time::OffsetDateTime;
 use super::checks::{self, CheckChange};
 use super::error::violated_constraint;
 use super::{Store, StoreError, passwords};
-use crate::domain::account::{Account, Check, CheckState, Login, Profile, Security, Server};
+use crate::domain::account::{
+    Account, Check, CheckState, Login, Origin, Ownership, Profile, Security, Server,
+};
 use crate::domain::address::Address;
-use crate::domain::routing::Candidate;
 use crate::domain::secret::Secret;
 use crate::domain::site::SiteId;
 
@@ -47,6 +48,10 @@ pub enum Created {
 pub struct AccountFilter {
     /// Only active or inactive ones.
     pub active: Option<bool>,
+    /// Only those of this origin.
+    pub origin: Option<Origin>,
+    /// Only those of this user.
+    pub user: Option<String>,
     /// Only those of this address key.
     pub sender_key: Option<String>,
     /// Only those in this state.
@@ -62,6 +67,10 @@ struct AccountRow {
     port: i32,
     security: String,
     username: Option<String>,
+    origin: String,
+    user_id: String,
+    shared: bool,
+    mailings_first: bool,
     version: i64,
     create_time: OffsetDateTime,
     update_time: OffsetDateTime,
@@ -92,6 +101,12 @@ impl AccountRow {
             sender_email: Address::parse(&self.sender_email).map_err(|_| StoreError::Corrupt("address"))?,
             server,
             login: self.username.map_or(Login::None, |username| Login::Password { username }),
+            ownership: Ownership {
+                origin: Origin::from_name(&self.origin).ok_or(StoreError::Corrupt("origin"))?,
+                user: self.user_id,
+                shared: self.shared,
+                mailings_first: self.mailings_first,
+            },
         };
         Ok(Account {
             site: site.clone(),
@@ -130,8 +145,8 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     let inserted = query!(
         "insert into accounts (
              site_id, account_id, active, sender_name, sender_email, sender_key, host, port, security,
-             username, sealed_password, request_id, request_mac
-         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
+             username, sealed_password, request_id, request_mac, origin, user_id, shared, mailings_first
+         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
         site.as_str(),
         id,
         profile.active,
@@ -145,6 +160,10 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
         sealed_password.as_deref(),
         request.map(|(id, _)| id),
         request.map(|(_, mac)| mac),
+        profile.ownership.origin.name(),
+        profile.ownership.user,
+        profile.ownership.shared,
+        profile.ownership.mailings_first,
     )
     .execute(&mut *transaction)
     .await;
@@ -191,7 +210,7 @@ pub async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Option<Accoun
     query_as!(
         AccountRow,
         r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
-                  a.version, a.create_time, a.update_time,
+                  a.origin, a.user_id, a.shared, a.mailings_first, a.version, a.create_time, a.update_time,
                   c.state as "check_state?", c.check_time as "check_time?", c.success_time,
                   c.error as "error?", c.capabilities as "capabilities?"
            from accounts a
@@ -218,11 +237,11 @@ pub async fn list(
     after: i64,
     limit: i64,
 ) -> Result<Vec<Account>, StoreError> {
-    let AccountFilter { active, sender_key, check_state } = filter;
+    let AccountFilter { active, origin, user, sender_key, check_state } = filter;
     query_as!(
         AccountRow,
         r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
-                  a.version, a.create_time, a.update_time,
+                  a.origin, a.user_id, a.shared, a.mailings_first, a.version, a.create_time, a.update_time,
                   c.state as "check_state?", c.check_time as "check_time?", c.success_time,
                   c.error as "error?", c.capabilities as "capabilities?"
            from accounts a
@@ -232,13 +251,17 @@ pub async fn list(
              and ($3::boolean is null or a.active = $3)
              and ($4::text is null or a.sender_key = $4)
              and ($5::text is null or coalesce(c.state, 'not_checked') = $5)
+             and ($6::text is null or a.origin = $6)
+             and ($7::text is null or a.user_id = $7)
            order by a.account_id
-           limit $6"#,
+           limit $8"#,
         site.as_str(),
         after,
         *active,
         sender_key.as_deref(),
         check_state.map(checks::state_name),
+        origin.map(Origin::name),
+        user.as_deref(),
         limit,
     )
     .fetch_all(&store.pool)
@@ -272,6 +295,9 @@ pub async fn replace(
              port = $9,
              security = $10,
              username = $11,
+             origin = $13,
+             shared = $14,
+             mailings_first = $15,
              sealed_password = case when $11::text is null then null else coalesce($12, sealed_password) end,
              version = version + 1,
              update_time = now()
@@ -290,6 +316,9 @@ pub async fn replace(
         security_name(profile.server.security),
         username(&profile.login),
         sealed_password.as_deref(),
+        profile.ownership.origin.name(),
+        profile.ownership.shared,
+        profile.ownership.mailings_first,
     )
     .execute(&mut *transaction)
     .await?;
@@ -299,30 +328,6 @@ pub async fn replace(
     checks::apply(&mut transaction, site, *id, check).await?;
     transaction.commit().await?;
     Ok(true)
-}
-
-/// The active accounts of a site whose address has this key: what the choice of account chooses from.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn candidates(
-    store: &Store,
-    site: &SiteId,
-    sender_key: &str,
-) -> Result<Vec<Candidate>, StoreError> {
-    let rows = query_as!(
-        Candidate,
-        "select account_id as account, sender_name
-         from accounts
-         where site_id = $1
-           and sender_key = $2
-           and active",
-        site.as_str(),
-        sender_key,
-    )
-    .fetch_all(&store.pool)
-    .await?;
-    Ok(rows)
 }
 
 fn username(login: &Login) -> Option<&str> {

@@ -11,7 +11,8 @@ use uuid::Uuid;
 
 use super::queue::{self, Outcome};
 use super::{Store, StoreError, log_lines};
-use crate::domain::log::{Chunk, Entry, Log, LogId};
+use crate::domain::account::Origin;
+use crate::domain::log::{Chunk, Entry, Log, LogId, LogOwner};
 use crate::domain::site::SiteId;
 
 /// First key of the advisory locks by which writers of one site queue up.
@@ -156,14 +157,14 @@ pub(super) async fn drop_logs(
     site: &SiteId,
     account: i64,
 ) -> Result<(), StoreError> {
-    let logs = [LogId::Send(account).to_string(), LogId::Check(account).to_string()];
+    let logs = LogId::of_account(account).map(|log| log.to_string());
     query!("delete from logs where site_id = $1 and log_id = any($2)", site.as_str(), &logs)
         .execute(connection)
         .await?;
     Ok(())
 }
 
-/// Up to `limit` logs of a site behind the id `after`, by id; with an account, only its own.
+/// Up to `limit` logs of a site behind the id `after`, administrators' first, then by id; with an account, only its own.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -175,17 +176,18 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Log>, StoreError> {
     let ids: Option<Vec<String>> =
-        account.map(|id| vec![LogId::Send(id).to_string(), LogId::Check(id).to_string()]);
+        account.map(|id| LogId::of_account(id).map(|log| log.to_string()).to_vec());
     let rows = query!(
         r#"select l.log_id, l.size_bytes, l.update_time,
-                  a.sender_name as "sender_name?", a.sender_email as "sender_email?"
+                  a.sender_name as "sender_name?", a.sender_email as "sender_email?", a.origin as "origin?"
            from logs l
            left join accounts a on a.site_id = l.site_id
                                and a.account_id = substring(l.log_id from '[0-9]+$')::bigint
            where l.site_id = $1
-             and l.log_id collate "C" > $2
+             -- Logs of the administrator's accounts first.
+             and (split_part(l.log_id, '-', 2), l.log_id) > (split_part($2, '-', 2), $2)
              and ($3::text[] is null or l.log_id = any($3))
-           order by l.log_id collate "C"
+           order by split_part(l.log_id, '-', 2), l.log_id
            limit $4"#,
         site.as_str(),
         after,
@@ -196,9 +198,18 @@ pub async fn list(
     .await?;
     rows.into_iter()
         .map(|row| {
+            let origin = row
+                .origin
+                .map(|name| Origin::from_name(&name).ok_or(StoreError::Corrupt("origin")))
+                .transpose()?;
+            let owner = row.sender_name.zip(row.sender_email).zip(origin);
             Ok(Log {
                 id: LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?,
-                sender: row.sender_name.zip(row.sender_email),
+                owner: owner.map(|((sender_name, sender_email), origin)| LogOwner {
+                    sender_name,
+                    sender_email,
+                    origin,
+                }),
                 size_bytes: row.size_bytes,
                 update_time: row.update_time,
             })

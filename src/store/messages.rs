@@ -34,6 +34,12 @@ pub struct NewMessage<'a> {
     pub eight_bit: bool,
     /// Whether the header section has.
     pub utf8_headers: bool,
+    /// Whether it is part of a mailing.
+    pub mailing: bool,
+    /// On whose behalf; empty for the site itself.
+    pub user: &'a str,
+    /// Whether it is a letter of Postroom's own, whose content is never shown.
+    pub is_own: bool,
     /// The caller's request id and the MAC of the request's content.
     pub request: Option<(&'a str, &'a [u8])>,
 }
@@ -61,6 +67,8 @@ pub struct MessageFilter {
     pub states: Vec<MessageState>,
     /// Only of this account.
     pub account: Option<i64>,
+    /// Only on behalf of this user.
+    pub user: Option<String>,
     /// Only to this address.
     pub recipient: Option<String>,
     /// Only with this Message-ID.
@@ -73,6 +81,8 @@ pub struct MessageFilter {
 
 struct MessageRow {
     message_id: Uuid,
+    mailing: bool,
+    user_id: String,
     account_id: i64,
     state: String,
     from_address: String,
@@ -92,6 +102,8 @@ impl MessageRow {
             site: site.clone(),
             id: self.message_id,
             account: self.account_id,
+            mailing: self.mailing,
+            user: self.user_id,
             from_address: self.from_address,
             message_id: self.rfc_message_id,
             recipients: self.recipients.0,
@@ -121,6 +133,9 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
         content,
         eight_bit,
         utf8_headers,
+        mailing,
+        user,
+        is_own,
         request,
     } = *message;
     // `for key share` holds off a concurrent delete of the account, not a change of it.
@@ -130,9 +145,10 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
          ), message as (
              insert into messages (
                  site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients,
-                 size_bytes, eight_bit, utf8_headers, request_id, request_mac
+                 size_bytes, eight_bit, utf8_headers, request_id, request_mac, mailing, user_id, is_own
              )
-             select $1, $2, account_id, $4, $5, $6, $7, octet_length($8::bytea), $9, $10, $11, $12 from account
+             select $1, $2, account_id, $4, $5, $6, $7, octet_length($8::bytea), $9, $10, $11, $12, $13, $14, $15
+             from account
              returning message_id
          ), body as (
              insert into message_bodies (site_id, message_id, content) select $1, message_id, $8::bytea from message
@@ -152,6 +168,9 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
         utf8_headers,
         request.map(|(id, _)| id),
         request.map(|(_, mac)| mac),
+        mailing,
+        user,
+        is_own,
     )
     .fetch_optional(&store.pool)
     .await;
@@ -199,7 +218,7 @@ pub async fn find_by_request(
 pub async fn find(store: &Store, site: &SiteId, id: Uuid) -> Result<Option<Message>, StoreError> {
     query_as!(
         MessageRow,
-        r#"select m.message_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
+        r#"select m.message_id, m.mailing, m.user_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
                   m.final_time, q.due as "due?",
                   m.recipients as "recipients: Json<Vec<Recipient>>", m.attempts as "attempts: Json<Vec<Attempt>>",
                   case when m.state <> 'open' then m.state
@@ -231,16 +250,16 @@ pub async fn list(
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Message>, StoreError> {
-    let MessageFilter { states, account, recipient, rfc_message_id, start_time, end_time } = filter;
+    let MessageFilter { states, account, user, recipient, rfc_message_id, start_time, end_time } = filter;
     let states: Vec<String> = states.iter().map(|state| state.name().to_owned()).collect();
     let recipient = recipient.as_ref().map(|address| serde_json::json!([{ "address": address }]));
     query_as!(
         MessageRow,
-        r#"select message_id, account_id, from_address, rfc_message_id, size_bytes, create_time, final_time,
+        r#"select message_id, mailing, user_id, account_id, from_address, rfc_message_id, size_bytes, create_time, final_time,
                   due as "due?", recipients as "recipients: Json<Vec<Recipient>>",
                   attempts as "attempts: Json<Vec<Attempt>>", state as "state!"
            from (
-               select m.message_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
+               select m.message_id, m.mailing, m.user_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
                       m.final_time, q.due, m.recipients, m.attempts,
                       case when m.state <> 'open' then m.state
                            when r.replica_id is null then 'queued'
@@ -256,6 +275,7 @@ pub async fn list(
                  and ($5::text is null or m.rfc_message_id = $5)
                  and ($6::timestamptz is null or m.create_time >= $6)
                  and ($7::timestamptz is null or m.create_time < $7)
+                 and ($10::text is null or m.user_id = $10)
            ) as letters
            where cardinality($8::text[]) = 0 or state = any($8)
            order by message_id desc
@@ -269,6 +289,7 @@ pub async fn list(
         *end_time,
         &states,
         limit,
+        user.as_deref(),
     )
     .fetch_all(&store.pool)
     .await?

@@ -1,6 +1,7 @@
 //! Every SQL statement, over one pool of connections. Functions by noun, one file each. They take and give domain types; `sqlx` is known nowhere else.
 
 pub mod accounts;
+pub mod candidates;
 pub mod changes;
 pub mod checks;
 mod error;
@@ -11,6 +12,7 @@ pub mod messages;
 pub mod passwords;
 pub mod queue;
 pub mod rerouting;
+pub mod senders;
 pub mod settings;
 pub mod sites;
 

@@ -43,6 +43,8 @@ pub struct Claim {
     pub eight_bit: bool,
     /// Whether the header section has.
     pub utf8_headers: bool,
+    /// Whether it is a letter of Postroom's own, whose content is never shown.
+    pub is_own: bool,
 }
 
 /// What became of a claimed letter.
@@ -132,6 +134,7 @@ struct ClaimRow {
     recipients: Json<Vec<Recipient>>,
     eight_bit: bool,
     utf8_headers: bool,
+    is_own: bool,
 }
 
 /// Claims up to `limit` due letters of an account that may send: counts their attempts and leases them. A replica whose
@@ -176,7 +179,7 @@ pub async fn claim(store: &Store, lane: &Lane, replica: Uuid, limit: i64) -> Res
                returning q.message_id, q.attempt, q.due, due.after_interruption
            )
            select c.message_id, c.attempt, c.after_interruption as "after_interruption!", m.envelope_sender,
-                  m.recipients as "recipients: Json<Vec<Recipient>>", m.eight_bit, m.utf8_headers
+                  m.recipients as "recipients: Json<Vec<Recipient>>", m.eight_bit, m.utf8_headers, m.is_own
            from claimed c
            join messages m on m.site_id = $1 and m.message_id = c.message_id
            order by c.due, c.message_id"#,
@@ -198,6 +201,7 @@ pub async fn claim(store: &Store, lane: &Lane, replica: Uuid, limit: i64) -> Res
             recipients: row.recipients.0,
             eight_bit: row.eight_bit,
             utf8_headers: row.utf8_headers,
+            is_own: row.is_own,
         })
         .collect())
 }

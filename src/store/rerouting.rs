@@ -4,11 +4,13 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
+use super::candidates::{self, Owners};
 use super::{Store, StoreError, logs};
 use crate::domain::address::Mailbox;
 use crate::domain::message::{MessageState, Recipient, RecipientState, final_state};
 use crate::domain::reply::Reply;
-use crate::domain::routing::{self, Candidate};
+use crate::domain::routing::{self, Letter};
+use crate::domain::settings::AccountPriority;
 use crate::domain::site::SiteId;
 
 /// What became of an attempt to delete an account.
@@ -33,6 +35,7 @@ pub async fn delete_account(
     account: i64,
     version: Option<i64>,
     force: bool,
+    priority: AccountPriority,
 ) -> Result<Deleted, StoreError> {
     let mut transaction = store.pool.begin().await?;
     // Locks out letters that are just being accepted for it (`for key share` in messages::take).
@@ -59,7 +62,7 @@ pub async fn delete_account(
     query!("delete from accounts where site_id = $1 and account_id = $2", site.as_str(), account)
         .execute(&mut *transaction)
         .await?;
-    reroute(&mut transaction, site, waiting).await?;
+    reroute(&mut transaction, site, priority, waiting).await?;
     logs::drop_logs(&mut transaction, site, account).await?;
     transaction.commit().await?;
     Ok(Deleted::Deleted)
@@ -68,6 +71,15 @@ pub async fn delete_account(
 struct WaitingRow {
     message_id: Uuid,
     from_address: String,
+    user_id: String,
+    mailing: bool,
+}
+
+impl WaitingRow {
+    fn routes_like(&self, other: &Self) -> bool {
+        (&self.from_address, &self.user_id, self.mailing)
+            == (&other.from_address, &other.user_id, other.mailing)
+    }
 }
 
 async fn waiting_letters(
@@ -77,12 +89,12 @@ async fn waiting_letters(
 ) -> Result<Vec<WaitingRow>, StoreError> {
     let rows = query_as!(
         WaitingRow,
-        "select m.message_id, m.from_address
+        "select m.message_id, m.from_address, m.user_id, m.mailing
          from queue q
          join messages m on m.site_id = q.site_id and m.message_id = q.message_id
          where q.site_id = $1
            and q.account_id = $2
-         order by m.from_address, m.message_id
+         order by m.from_address, m.user_id, m.mailing, m.message_id
          for update of q",
         site.as_str(),
         account,
@@ -92,27 +104,26 @@ async fn waiting_letters(
     Ok(rows)
 }
 
-/// Chooses a new account for each letter; letters of one From share the choice.
+/// Chooses a new account for each letter; letters of one From, user and kind share the choice.
 async fn reroute(
     connection: &mut PgConnection,
     site: &SiteId,
+    priority: AccountPriority,
     waiting: Vec<WaitingRow>,
 ) -> Result<(), StoreError> {
-    for letters in waiting.chunk_by(|a, b| a.from_address == b.from_address) {
+    for letters in waiting.chunk_by(WaitingRow::routes_like) {
         let Some(first) = letters.first() else { continue };
         let from = Mailbox::parse(&first.from_address).map_err(|_| StoreError::Corrupt("from_address"))?;
-        let candidates = query_as!(
-            Candidate,
-            "select account_id as account, sender_name
-             from accounts
-             where site_id = $1 and sender_key = $2 and active",
-            site.as_str(),
-            from.address.key(),
-        )
-        .fetch_all(&mut *connection)
-        .await?;
+        let owners = Owners::UsableBy(&first.user_id);
+        let candidates = candidates::within(&mut *connection, site, &from.address.key(), owners).await?;
         let ids: Vec<Uuid> = letters.iter().map(|letter| letter.message_id).collect();
-        match routing::choose(from.name.as_deref(), &candidates) {
+        let letter = Letter {
+            from_name: from.name.as_deref(),
+            user: &first.user_id,
+            mailing: first.mailing,
+            requested: None,
+        };
+        match routing::choose(&letter, priority, &candidates) {
             Some((account, _)) => move_to(connection, site, &ids, account).await?,
             None => fail(connection, site, &ids).await?,
         }

@@ -7,11 +7,15 @@ use time::OffsetDateTime;
 
 use super::{Store, StoreError};
 use crate::domain::log::LogLevel;
-use crate::domain::settings::{Settings, StoredSettings};
+use crate::domain::settings::{AccountPriority, Settings, StoredSettings};
 use crate::domain::site::SiteId;
 
 struct SettingsRow {
     enabled: Option<bool>,
+    user_accounts_enabled: Option<bool>,
+    require_confirmed_sender: Option<bool>,
+    account_priority: Option<String>,
+    send_test_on_save: Option<bool>,
     connection_timeout_ms: Option<i64>,
     save_logs: Option<bool>,
     log_level: Option<String>,
@@ -24,6 +28,10 @@ impl SettingsRow {
     fn into_settings(self, site: &SiteId) -> Result<Settings, StoreError> {
         let Self {
             enabled,
+            user_accounts_enabled,
+            require_confirmed_sender,
+            account_priority,
+            send_test_on_save,
             connection_timeout_ms,
             save_logs,
             log_level,
@@ -33,6 +41,10 @@ impl SettingsRow {
         } = self;
         let stored = StoredSettings {
             enabled,
+            user_accounts_enabled,
+            require_confirmed_sender,
+            account_priority: account_priority.as_deref().map(priority).transpose()?,
+            send_test_on_save,
             connection_timeout: connection_timeout_ms.map(duration).transpose()?,
             save_logs,
             log_level: log_level.as_deref().map(level).transpose()?,
@@ -51,7 +63,8 @@ impl SettingsRow {
 pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, StoreError> {
     query_as!(
         SettingsRow,
-        "select enabled, connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time
+        "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
+                connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time
          from settings
          where site_id = $1",
         site.as_str(),
@@ -68,7 +81,17 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
 /// When the database does not answer.
 pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settings>, StoreError> {
     let Settings { site, stored, version, update_time: _ } = settings;
-    let StoredSettings { enabled, connection_timeout, save_logs, log_level, retry_intervals } = stored;
+    let StoredSettings {
+        enabled,
+        user_accounts_enabled,
+        require_confirmed_sender,
+        account_priority,
+        send_test_on_save,
+        connection_timeout,
+        save_logs,
+        log_level,
+        retry_intervals,
+    } = stored;
     let intervals: Option<Vec<i64>> =
         retry_intervals.as_ref().map(|intervals| intervals.iter().map(|i| milliseconds(*i)).collect());
     query_as!(
@@ -79,11 +102,16 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
              save_logs = $5,
              log_level = $6,
              retry_intervals_ms = $7,
+             user_accounts_enabled = $8,
+             require_confirmed_sender = $9,
+             account_priority = $10,
+             send_test_on_save = $11,
              version = version + 1,
              update_time = now()
          where site_id = $1
            and version = $2
-         returning enabled, connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time",
+         returning enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
+                   connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time",
         site.as_str(),
         version,
         *enabled,
@@ -91,6 +119,10 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         *save_logs,
         log_level.map(level_name),
         intervals.as_deref(),
+        *user_accounts_enabled,
+        *require_confirmed_sender,
+        account_priority.map(priority_name),
+        *send_test_on_save,
     )
     .fetch_optional(&store.pool)
     .await?
@@ -122,5 +154,20 @@ const fn level_name(level: LogLevel) -> &'static str {
         LogLevel::ClientServer => "client_server",
         LogLevel::Connection => "connection",
         LogLevel::LowLevel => "low_level",
+    }
+}
+
+fn priority(name: &str) -> Result<AccountPriority, StoreError> {
+    match name {
+        "user_first" => Ok(AccountPriority::UserFirst),
+        "admin_first" => Ok(AccountPriority::AdminFirst),
+        _ => Err(StoreError::Corrupt("account priority")),
+    }
+}
+
+const fn priority_name(priority: AccountPriority) -> &'static str {
+    match priority {
+        AccountPriority::UserFirst => "user_first",
+        AccountPriority::AdminFirst => "admin_first",
     }
 }

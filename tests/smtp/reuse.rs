@@ -90,7 +90,14 @@ async fn a_dropped_delivery_leaves_the_session_unusable() {
     let server = Behaviour::default().delay("dot", Duration::from_millis(200)).start().await;
     let mut session = open(&plain(&server)).await;
     let (sender, recipients) = (&addresses(&["ann@example.com"])[0], &addresses(&["bob@example.com"]));
-    let letter = Letter { sender, recipients, content: CONTENT, eight_bit: false, utf8_headers: false };
+    let letter = Letter {
+        sender,
+        recipients,
+        content: CONTENT,
+        eight_bit: false,
+        utf8_headers: false,
+        is_private: false,
+    };
     let log = transcript();
     tokio::select! {
         biased;

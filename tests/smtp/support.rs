@@ -117,7 +117,8 @@ pub(crate) async fn send_content(
     content: &[u8],
 ) -> Vec<RecipientResult> {
     let (sender, recipients) = (&addresses(&[USER])[0], &addresses(recipients));
-    let letter = Letter { sender, recipients, content, eight_bit: false, utf8_headers: false };
+    let letter =
+        Letter { sender, recipients, content, eight_bit: false, utf8_headers: false, is_private: false };
     session.deliver(&letter, &transcript()).await
 }
 

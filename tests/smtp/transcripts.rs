@@ -25,7 +25,14 @@ async fn dialogue(level: LogLevel) -> Vec<(EntryKind, String)> {
     let mut session = Session::open(connector(), &target, PATIENT, &log).await.expect("opens");
     let recipients = &addresses(&["bob@example.com", "never@example.com"]);
     let sender = &addresses(&[USER])[0];
-    let letter = Letter { sender, recipients, content: CONTENT, eight_bit: false, utf8_headers: false };
+    let letter = Letter {
+        sender,
+        recipients,
+        content: CONTENT,
+        eight_bit: false,
+        utf8_headers: false,
+        is_private: false,
+    };
     assert_eq!(classes(&session.deliver(&letter, &log).await), [Class::Sent, Class::Refused]);
     log.take().into_iter().map(|entry| (entry.kind, entry.text)).collect()
 }
@@ -110,7 +117,14 @@ async fn the_letter_is_shown_in_part() {
     let content = b"0123456789\r\n".repeat(10_000);
     let log = Transcript::new(LogLevel::LowLevel, Clock::default());
     let (sender, recipients) = (&addresses(&[USER])[0], &addresses(&["bob@example.com"]));
-    let letter = Letter { sender, recipients, content: &content, eight_bit: false, utf8_headers: false };
+    let letter = Letter {
+        sender,
+        recipients,
+        content: &content,
+        eight_bit: false,
+        utf8_headers: false,
+        is_private: false,
+    };
     session.deliver(&letter, &log).await;
     let entries = log.take();
     let lines: Vec<&str> = entries
@@ -131,7 +145,14 @@ async fn case_28_what_a_terminal_must_not_see() {
     let mut session = open(&plain(&server)).await;
     let log = Transcript::new(LogLevel::LowLevel, Clock::default());
     let (sender, recipients) = (&addresses(&[USER])[0], &addresses(&["bob@example.com"]));
-    let letter = Letter { sender, recipients, content: CONTENT, eight_bit: false, utf8_headers: false };
+    let letter = Letter {
+        sender,
+        recipients,
+        content: CONTENT,
+        eight_bit: false,
+        utf8_headers: false,
+        is_private: false,
+    };
     let results = session.deliver(&letter, &log).await;
     assert_eq!(server.journal().faults.len(), 1);
     let shown = "\\x1b[2J\\x1b]0;owned\\x07 \\x00 \\u{202e}txt.exe\\u{2066} \\rfake\\u{9b}";

@@ -1,12 +1,13 @@
 //! Accounts and checks as they are answered.
 
+use super::ownership::origin_to_proto;
 use crate::api::fields;
 use crate::api::proto::account::Auth as ProtoAuth;
 use crate::api::proto::{
     Account as ProtoAccount, Check as ProtoCheck, CheckStep as ProtoCheckStep, NoAuth, PasswordAuth,
     Reply as ProtoReply, Security as ProtoSecurity, Step as ProtoStep, check, check_step,
 };
-use crate::domain::account::{Account, Check, CheckState, Login, Profile, Security, account_name};
+use crate::domain::account::{Account, Check, CheckState, Login, Ownership, Profile, Security, account_name};
 use crate::domain::outcome::Step;
 use crate::domain::reply::Reply;
 use crate::smtp::check::{StepReport, StepState};
@@ -25,7 +26,8 @@ pub(super) fn account(account: &Account) -> ProtoAccount {
 
 /// What a caller decided about an account, as it is answered; the rest is empty.
 pub(super) fn profile(profile: &Profile) -> ProtoAccount {
-    let Profile { active, sender_name, sender_email, server, login } = profile;
+    let Profile { active, sender_name, sender_email, server, login, ownership } = profile;
+    let Ownership { origin, user, shared, mailings_first } = ownership;
     let auth = match login {
         Login::None => ProtoAuth::None(NoAuth {}),
         Login::Password { username } => ProtoAuth::Password(PasswordAuth {
@@ -42,6 +44,10 @@ pub(super) fn profile(profile: &Profile) -> ProtoAccount {
         port: u32::from(server.port),
         security: security(server.security).into(),
         auth: Some(auth),
+        mailings_first: Some(*mailings_first),
+        origin: origin_to_proto(*origin).into(),
+        user: user.clone(),
+        shared: Some(*shared),
         ..ProtoAccount::default()
     }
 }

@@ -1,12 +1,15 @@
 //! `AccountsService`: SMTP accounts, proven before they are saved.
 
 pub(in crate::api) mod convert;
+mod ownership;
 mod profile;
 mod prove;
+mod resolve;
 mod saving;
 
 use std::sync::Arc;
 
+use prost::Message as _;
 use tonic::{Request, Response, Status};
 
 use super::fields::{self, Violations};
@@ -17,7 +20,8 @@ use super::proto::check_account_request::Target;
 use super::proto::{
     CheckAccountRequest, CheckAccountResponse, CreateAccountRequest, CreateAccountResponse,
     DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest,
-    ListAccountsResponse, UpdateAccountRequest, UpdateAccountResponse,
+    ListAccountsResponse, ResolveAccountRequest, ResolveAccountResponse, UpdateAccountRequest,
+    UpdateAccountResponse,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
@@ -60,14 +64,15 @@ impl AccountsService for Service {
     ) -> Result<Response<ListAccountsResponse>, Status> {
         let site = fields::site("parent", &request.get_ref().parent)?;
         self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
-        let ListAccountsRequest { parent, page_size, page_token, active, sender_email, check_state } =
-            request.into_inner();
-        let size = page::size(page_size)?;
-        let bound = [parent, format!("{active:?}"), sender_email.clone(), check_state.to_string()];
-        let bound = bound.each_ref().map(String::as_bytes);
-        let tokens = Tokens::new(self.0.store.vault(), "accounts page", &bound);
+        let mut request = request.into_inner();
+        let size = page::size(request.page_size)?;
+        let page_token = std::mem::take(&mut request.page_token);
+        request.page_size = 0;
+        // What is left of the request is what the token is bound to.
+        let bound = request.encode_to_vec();
+        let tokens = Tokens::new(self.0.store.vault(), "accounts page", &[&bound]);
         let after = tokens.page(&page_token)?.and_then(|id| id.parse().ok()).unwrap_or(0);
-        let filter = parse_filter(active, &sender_email, check_state)?;
+        let filter = parse_filter(request)?;
         let limit = page::limit(size);
         let mut found =
             accounts::list(&self.0.store, &site, &filter, after, limit).await.map_err(Problem::from)?;
@@ -110,6 +115,18 @@ impl AccountsService for Service {
         let response = to_the_end(async move { check(&api, &site, request).await }).await?;
         Ok(Response::new(response))
     }
+
+    async fn resolve_account(
+        &self,
+        request: Request<ResolveAccountRequest>,
+    ) -> Result<Response<ResolveAccountResponse>, Status> {
+        let site = fields::site("parent", &request.get_ref().parent)?;
+        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        if request.get_ref().show_all {
+            self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        }
+        Ok(Response::new(resolve::resolve(&self.0, &site, request.into_inner()).await?))
+    }
 }
 
 /// The account, or that there is none.
@@ -117,10 +134,23 @@ async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Account, Problem>
     accounts::find(store, site, id).await?.ok_or_else(|| Problem::not_found(account_name(site, id)))
 }
 
-fn parse_filter(active: Option<bool>, email: &str, check_state: i32) -> Result<AccountFilter, Problem> {
+fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> {
+    let ListAccountsRequest {
+        parent: _,
+        page_size: _,
+        page_token: _,
+        active,
+        origin,
+        user,
+        sender_email,
+        check_state,
+    } = request;
     let mut violations = Violations::default();
-    let sender_key = (!email.is_empty())
-        .then(|| violations.take("sender_email", profile::parse_filter_address(email)))
+    let origin =
+        violations.take("origin", ownership::origin_from_proto(origin).ok_or("is not an origin")).flatten();
+    let user = violations.take("user", fields::user(user)).filter(|user| !user.is_empty());
+    let sender_key = (!sender_email.is_empty())
+        .then(|| violations.take("sender_email", profile::parse_filter_address(&sender_email)))
         .flatten()
         .map(|address| address.key());
     let state = ProtoState::try_from(check_state).map_err(|_| "is not a state");
@@ -131,11 +161,11 @@ fn parse_filter(active: Option<bool>, email: &str, check_state: i32) -> Result<A
         ProtoState::Failed => Some(CheckState::Failed),
     });
     violations.finish()?;
-    Ok(AccountFilter { active, sender_key, check_state })
+    Ok(AccountFilter { active, origin, user, sender_key, check_state })
 }
 
 async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest) -> Result<(), Problem> {
-    api.settings_of_enabled(site).await?;
+    let settings = api.settings_of_enabled(site).await?;
     let DeleteAccountRequest { name, etag, force } = request;
     let version = if etag.is_empty() {
         None
@@ -144,7 +174,8 @@ async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest
         saving::demand_etag(&current, &etag)?;
         Some(current.version)
     };
-    match rerouting::delete_account(&api.store, site, id, version, force).await? {
+    match rerouting::delete_account(&api.store, site, id, version, force, settings.account_priority()).await?
+    {
         Deleted::Deleted => Ok(()),
         Deleted::NotFound if version.is_some() => Err(fields::etag_mismatch(&name)),
         Deleted::NotFound => Err(Problem::not_found(name)),

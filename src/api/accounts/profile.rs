@@ -1,5 +1,6 @@
 //! What callers decide about accounts: new profiles, and changes by mask.
 
+use super::ownership;
 use crate::api::fields::{self, Violations};
 use crate::api::proto::account::Auth as ProtoAuth;
 use crate::api::proto::{Account as ProtoAccount, Security as ProtoSecurity};
@@ -21,8 +22,18 @@ const MAX_PASSWORD_BYTES: usize = 1_024;
 const IMPLICIT_TLS_PORT: u32 = 465;
 
 /// The paths of an update mask that this server knows.
-const PATHS: [&str; 8] =
-    ["active", "sender_name", "sender_email", "host", "port", "security", "none", "password"];
+const PATHS: [&str; 10] = [
+    "active",
+    "sender_name",
+    "sender_email",
+    "host",
+    "port",
+    "security",
+    "none",
+    "password",
+    "mailings_first",
+    "shared",
+];
 
 /// A profile, and the password that came with it.
 pub(super) struct Wanted {
@@ -57,6 +68,7 @@ pub(super) fn parse_change(
     paths: &[String],
 ) -> Result<Wanted, Problem> {
     let mut violations = Violations::default();
+    ownership::demand_unchanged(&current.ownership, &change, &mut violations);
     let merged = merge(current, change, paths, &mut violations);
     let wanted = match parse(merged, Some(current), &mut violations) {
         Some(wanted) => violations.finish().map(|()| wanted)?,
@@ -92,6 +104,12 @@ fn merge(
         if paths.is_empty() { present } else { all || paths.iter().any(|p| p == path) }
     };
     let ProtoAccount { active, sender_name, sender_email, host, port, security, auth, .. } = change;
+    if named("mailings_first", change.mailings_first.is_some()) {
+        merged.mailings_first = change.mailings_first;
+    }
+    if named("shared", change.shared.is_some()) {
+        merged.shared = change.shared;
+    }
     if named("active", active.is_some()) {
         merged.active = active;
     }
@@ -127,11 +145,16 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
         port,
         security,
         auth,
+        mailings_first,
+        origin,
+        user,
+        shared,
         check: _,
         etag: _,
         create_time: _,
         update_time: _,
     } = account;
+    let ownership = ownership::parse(origin, user, shared, mailings_first, violations);
     let sender_name = fields::text(&sender_name, MAX_SENDER_NAME).map(|name| words::decode(name.trim()));
     let sender_name = violations.take("account.sender_name", sender_name);
     let sender_email = violations.take("account.sender_email", Address::parse(&sender_email));
@@ -152,6 +175,7 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
             sender_email: sender_email?,
             server: Server { host: host?, port: port?, security: security? },
             login,
+            ownership: ownership?,
         },
         password,
     })

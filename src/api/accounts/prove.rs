@@ -30,7 +30,13 @@ pub(super) async fn climb(
     let entries = transcript.take();
     if settings.save_logs() && !entries.is_empty() {
         let (site, session) = (site.clone(), Uuid::now_v7());
-        let chunk = Chunk { site: site.clone(), log: LogId::Check(account), session, message: None, entries };
+        let chunk = Chunk {
+            site: site.clone(),
+            log: LogId::check(profile.ownership.origin, account),
+            session,
+            message: None,
+            entries,
+        };
         logs::record(&api.store, &site, &[], &[chunk]).await?;
     }
     Ok(report)

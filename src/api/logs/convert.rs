@@ -3,15 +3,18 @@
 use crate::api::fields;
 use crate::api::proto::log_entry::Kind as ProtoKind;
 use crate::api::proto::{Log as ProtoLog, LogEntry as ProtoEntry};
-use crate::domain::account::account_name;
+use crate::domain::account::{Origin, account_name};
 use crate::domain::log::{Chunk, Entry, EntryKind, Log};
 use crate::domain::site::SiteId;
 
 /// A log as it is answered.
 pub(super) fn log(site: &SiteId, log: Log) -> ProtoLog {
-    let Log { id, sender, size_bytes, update_time } = log;
-    let (sender_name, sender_email) = sender.unwrap_or_default();
-    let account = match id.account() {
+    let Log { id, owner, size_bytes, update_time } = log;
+    let mut tags = vec![id.kind.tag().to_owned()];
+    tags.extend(owner.as_ref().and_then(|owner| origin_tag(owner.origin)).map(str::to_owned));
+    let (sender_name, sender_email) =
+        owner.map(|owner| (owner.sender_name, owner.sender_email)).unwrap_or_default();
+    let account = match id.account {
         0 => String::new(),
         account => account_name(site, account),
     };
@@ -21,7 +24,7 @@ pub(super) fn log(site: &SiteId, log: Log) -> ProtoLog {
         account,
         sender_name,
         sender_email,
-        tags: vec![id.tag().to_owned()],
+        tags,
         size_bytes,
         update_time: Some(fields::to_timestamp(update_time)),
     }
@@ -39,6 +42,15 @@ pub(super) fn entry(chunk: &Chunk, entry: &Entry) -> ProtoEntry {
         session: chunk.session.to_string(),
         message: chunk.message.map(|(id, _)| format!("{site}/messages/{id}")).unwrap_or_default(),
         attempt: chunk.message.map_or(0, |(_, attempt)| attempt),
+    }
+}
+
+/// The tag by which portals show whose account it is.
+const fn origin_tag(origin: Origin) -> Option<&'static str> {
+    match origin {
+        Origin::Admin => None,
+        Origin::Mailbox => Some("[Mail]"),
+        Origin::Crm => Some("[CRM]"),
     }
 }
 

@@ -104,7 +104,7 @@ fn parse_filter(
         .collect::<Result<Vec<_>, _>>()?;
     if !account.is_empty() {
         let id = fields::within(site, "account", account, fields::account)?;
-        let own = [LogId::Send(id), LogId::Check(id)];
+        let own = LogId::of_account(id);
         if wanted.is_empty() {
             wanted.extend(own);
         } else {

@@ -7,15 +7,20 @@ use uuid::Uuid;
 use crate::api::fields::{self, Violations};
 use crate::api::proto::message::Content as ProtoContent;
 use crate::api::proto::{Composed as ProtoComposed, Message as ProtoMessage};
-use crate::api::{Api, limits};
+use crate::api::{Api, limits, mailbox};
+use crate::domain::account::Origin;
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::{MAX_RECIPIENTS, Recipient, RecipientKind, RecipientState};
 use crate::domain::routing::{self, name_key};
 use crate::domain::site::SiteId;
 use crate::mime::compose::{self, Attachment, Composed};
-use crate::mime::{Content, raw, words};
-use crate::store::accounts;
+use crate::mime::{Content, raw};
+use crate::store::candidates::{self, Owners};
+use crate::store::senders;
+
+/// Why a requested account is not used; the same words whether it exists or not.
+const NOT_USABLE: &str = "the requested account does not exist, is not active, may not be used for this, or has another address than From";
 
 /// A letter that is ready to be stored.
 pub(super) struct Letter {
@@ -25,6 +30,10 @@ pub(super) struct Letter {
     pub(super) envelope_sender: String,
     /// The account that was chosen.
     pub(super) account: i64,
+    /// Whether it is part of a mailing.
+    pub(super) mailing: bool,
+    /// On whose behalf; empty for the site itself.
+    pub(super) user: String,
     /// Recipients, each address once, all pending.
     pub(super) recipients: Vec<Recipient>,
     /// The bytes and what a server must know of them.
@@ -38,7 +47,14 @@ pub(super) struct Draft {
     cc: Vec<Mailbox>,
     bcc: Vec<Mailbox>,
     content: Body,
-    account: Option<i64>,
+    route: Route,
+}
+
+/// What beside From decides about the account.
+struct Route {
+    mailing: bool,
+    user: String,
+    requested: Option<i64>,
 }
 
 /// The content of a draft.
@@ -64,6 +80,8 @@ pub(super) fn parse(
         cc,
         bcc,
         content,
+        mailing,
+        user,
         account,
         state: _,
         message_id: _,
@@ -77,15 +95,17 @@ pub(super) fn parse(
     let mut violations = Violations::default();
     let given = Given {
         from: (!from_address.is_empty())
-            .then(|| violations.take("message.from_address", mailbox(&from_address)))
+            .then(|| violations.take("message.from_address", mailbox::parse(&from_address)))
             .flatten(),
-        to: mailboxes("message.to", &to, &mut violations),
-        cc: mailboxes("message.cc", &cc, &mut violations),
-        bcc: mailboxes("message.bcc", &bcc, &mut violations),
+        to: mailbox::parse_all("message.to", &to, &mut violations),
+        cc: mailbox::parse_all("message.cc", &cc, &mut violations),
+        bcc: mailbox::parse_all("message.bcc", &bcc, &mut violations),
     };
-    let account = (!account.is_empty())
+    let requested = (!account.is_empty())
         .then(|| fields::within(site, "message.account", &account, fields::account))
         .transpose()?;
+    let user = violations.take("message.user", fields::user(user)).unwrap_or_default();
+    let route = Route { mailing, user, requested };
     let draft = match content {
         None => {
             violations.add("message.content", "must be `composed` or `raw`");
@@ -95,9 +115,9 @@ pub(super) fn parse(
             if from_address.is_empty() {
                 violations.add("message.from_address", "must not be empty");
             }
-            given.with_composed(composed, account, &mut violations)
+            given.with_composed(composed, route, &mut violations)
         }
-        Some(ProtoContent::Raw(bytes)) => given.with_raw(&bytes, account, id, now, &mut violations),
+        Some(ProtoContent::Raw(bytes)) => given.with_raw(&bytes, route, id, now, &mut violations),
     };
     let Some(draft) = draft else { return Err(violations.problem()) };
     let count = draft.to.len() + draft.cc.len() + draft.bcc.len();
@@ -121,18 +141,18 @@ impl Given {
     fn with_composed(
         self,
         composed: ProtoComposed,
-        account: Option<i64>,
+        route: Route,
         violations: &mut Violations,
     ) -> Option<Draft> {
-        let reply_to = mailboxes("message.composed.reply_to", &composed.reply_to, violations);
+        let reply_to = mailbox::parse_all("message.composed.reply_to", &composed.reply_to, violations);
         let Self { from, to, cc, bcc } = self;
-        Some(Draft { from: from?, to, cc, bcc, content: Body::Composed { composed, reply_to }, account })
+        Some(Draft { from: from?, to, cc, bcc, content: Body::Composed { composed, reply_to }, route })
     }
 
     fn with_raw(
         self,
         bytes: &Bytes,
-        account: Option<i64>,
+        route: Route,
         id: Uuid,
         now: OffsetDateTime,
         violations: &mut Violations,
@@ -152,7 +172,7 @@ impl Given {
         }
         let nobody = self.to.is_empty() && self.cc.is_empty() && self.bcc.is_empty();
         let (to, cc, bcc) = if nobody { (raw.to, raw.cc, raw.bcc) } else { (self.to, self.cc, self.bcc) };
-        Some(Draft { from: raw.from, to, cc, bcc, content: Body::Raw(raw.content), account })
+        Some(Draft { from: raw.from, to, cc, bcc, content: Body::Raw(raw.content), route })
     }
 }
 
@@ -160,7 +180,8 @@ impl Draft {
     /// Chooses the account and puts the letter together.
     ///
     /// # Errors
-    /// `NO_MATCHING_ACCOUNT`, `ACCOUNT_NOT_USABLE`, `INVALID_FIELD`, `MESSAGE_TOO_LARGE`.
+    /// `SITE_DISABLED`, `NO_MATCHING_ACCOUNT`, `ACCOUNT_NOT_USABLE`, `SENDER_NOT_CONFIRMED`, `INVALID_FIELD`,
+    /// `MESSAGE_TOO_LARGE`.
     pub(super) async fn finish(
         &self,
         api: &Api,
@@ -169,30 +190,45 @@ impl Draft {
         now: OffsetDateTime,
     ) -> Result<Letter, Problem> {
         let address = &self.from.address;
-        let candidates = accounts::candidates(&api.store, site, &address.key()).await?;
-        let (account, _) = match self.account {
-            Some(wanted) => routing::request(wanted, &candidates).ok_or_else(|| {
-                let text =
-                    "the requested account does not exist, is not active, or has another address than From";
-                Problem::new(Reason::AccountNotUsable, text)
-            })?,
-            None => routing::choose(self.from.name.as_deref(), &candidates).ok_or_else(|| {
-                let text = format!("no active account of {} has the address of From", site.name());
+        let settings = api.settings_of_enabled(site).await?;
+        let Route { mailing, user, requested } = &self.route;
+        let owners = Owners::UsableBy(user);
+        let candidates = candidates::list(&api.store, site, &address.key(), owners).await?;
+        let asked = routing::Letter {
+            from_name: self.from.name.as_deref(),
+            user,
+            mailing: *mailing,
+            requested: *requested,
+        };
+        let chosen = routing::choose(&asked, settings.account_priority(), &candidates);
+        let (account, _) = chosen.ok_or_else(|| match requested {
+            Some(_) => Problem::new(Reason::AccountNotUsable, NOT_USABLE),
+            None => {
+                let text = format!("no account of {} that may be used has the address of From", site.name());
                 Problem::new(Reason::NoMatchingAccount, text)
                     .with("site", site.name())
                     .with("from_address", address.to_string())
-            })?,
-        };
+            }
+        })?;
+        let candidate = candidates.into_iter().find(|candidate| candidate.account == account);
+        if settings.require_confirmed_sender()
+            && !user.is_empty()
+            && candidate.as_ref().is_some_and(|candidate| candidate.origin == Origin::Admin)
+            && !senders::is_confirmed(&api.store, site, user, &address.key()).await?
+        {
+            let text =
+                "the From of a user's letter through the administrator's account needs a confirmed sender";
+            return Err(
+                Problem::new(Reason::SenderNotConfirmed, text).with("from_address", address.to_string())
+            );
+        }
         let mut from = self.from.clone();
         let content = match &self.content {
             Body::Raw(content) => content.clone(),
             Body::Composed { composed, reply_to } => {
                 if from.name.is_none() {
-                    from.name = candidates
-                        .into_iter()
-                        .find(|candidate| candidate.account == account)
-                        .map(|candidate| candidate.sender_name)
-                        .filter(|name| !name.is_empty());
+                    from.name =
+                        candidate.map(|candidate| candidate.sender_name).filter(|name| !name.is_empty());
                 }
                 self.compose(composed, reply_to, &from, id, now)?
             }
@@ -205,6 +241,8 @@ impl Draft {
             from_address: self.from.to_string(),
             envelope_sender: address.to_string(),
             account,
+            mailing: *mailing,
+            user: user.clone(),
             recipients: self.recipients(),
             content,
         })
@@ -279,16 +317,4 @@ fn message_id(id: Uuid, domain: &str) -> String {
 fn same_sender(given: &Mailbox, raw: &Mailbox) -> bool {
     let name = |mailbox: &Mailbox| mailbox.name.as_deref().map(name_key);
     given.address.key() == raw.address.key() && (given.name.is_none() || name(given) == name(raw))
-}
-
-fn mailbox(text: &str) -> Result<Mailbox, crate::domain::address::AddressError> {
-    let mut mailbox = Mailbox::parse(text)?;
-    mailbox.name = mailbox.name.map(|name| words::decode(&name));
-    Ok(mailbox)
-}
-
-fn mailboxes(field: &str, texts: &[String], violations: &mut Violations) -> Vec<Mailbox> {
-    let parse =
-        |(index, text): (usize, &String)| violations.take(&format!("{field}[{index}]"), mailbox(text));
-    texts.iter().enumerate().filter_map(parse).collect()
 }

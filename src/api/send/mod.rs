@@ -55,7 +55,6 @@ impl SendService for Service {
         let wait = parse_wait(wait)?;
         if validate_only {
             let (id, now) = (Uuid::now_v7(), self.0.store.clock().now());
-            self.0.settings_of_enabled(&site).await?;
             let draft = letter::parse(&site, message, id, now)?;
             let letter = draft.finish(&self.0, &site, id, now).await?;
             return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
@@ -124,7 +123,6 @@ impl Service {
 
 /// Takes a letter; the id it got, now or when the same request came first.
 async fn take(api: &Api, site: &SiteId, message: ProtoMessage, request_id: &str) -> Result<Uuid, Problem> {
-    api.settings_of_enabled(site).await?;
     let request = (!request_id.is_empty())
         .then(|| (request_id, api.store.vault().content_mac(REQUEST_MAC, &message.encode_to_vec())));
     if let Some((request_id, mac)) = &request
@@ -135,7 +133,7 @@ async fn take(api: &Api, site: &SiteId, message: ProtoMessage, request_id: &str)
     let (id, now) = (Uuid::now_v7(), api.store.clock().now());
     let draft = letter::parse(site, message, id, now)?;
     for _ in 0..MAX_CHOICES {
-        let Letter { from_address, envelope_sender, account, recipients, content } =
+        let Letter { from_address, envelope_sender, account, mailing, user, recipients, content } =
             draft.finish(api, site, id, now).await?;
         let new = NewMessage {
             site,
@@ -148,6 +146,9 @@ async fn take(api: &Api, site: &SiteId, message: ProtoMessage, request_id: &str)
             content: &content.bytes,
             eight_bit: content.eight_bit,
             utf8_headers: content.utf8_headers,
+            mailing,
+            user: &user,
+            is_own: false,
             request: request.as_ref().map(|(id, mac)| (*id, mac.as_slice())),
         };
         match messages::take(&api.store, &new).await? {
@@ -178,9 +179,11 @@ async fn find(api: &Api, site: &SiteId, id: Uuid) -> Result<Message, Problem> {
 
 /// What is answered for a letter that was only validated.
 fn validated(site: &SiteId, letter: Letter) -> ProtoMessage {
-    let Letter { from_address, envelope_sender: _, account, recipients, content } = letter;
+    let Letter { from_address, envelope_sender: _, account, mailing, user, recipients, content } = letter;
     ProtoMessage {
         from_address,
+        mailing,
+        user,
         account: account_name(site, account),
         size: i64::try_from(content.bytes.len()).unwrap_or(i64::MAX),
         recipients: recipients.into_iter().map(convert::recipient).collect(),
@@ -202,6 +205,7 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
         page_token: _,
         states,
         account,
+        user,
         recipient,
         message_id,
         start_time,
@@ -216,6 +220,7 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
     let account = (!account.is_empty())
         .then(|| fields::within(site, "account", &account, fields::account))
         .transpose()?;
+    let user = violations.take("user", fields::user(user)).filter(|user| !user.is_empty());
     let recipient = (!recipient.is_empty())
         .then(|| violations.take("recipient", Mailbox::parse(&recipient)))
         .flatten()
@@ -226,5 +231,5 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
     let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
     violations.finish()?;
     let rfc_message_id = (!message_id.is_empty()).then_some(message_id);
-    Ok(MessageFilter { states: wanted, account, recipient, rfc_message_id, start_time, end_time })
+    Ok(MessageFilter { states: wanted, account, user, recipient, rfc_message_id, start_time, end_time })
 }

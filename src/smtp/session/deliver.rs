@@ -220,7 +220,9 @@ impl Transaction<'_> {
     async fn content(&mut self, accepted: &[usize]) -> Result<(), Stop> {
         let content = self.admitted.content;
         self.log.record(EntryKind::Client, format!("<letter, {} bytes>", content.size()));
-        show_lines(self.admitted.letter.content, self.log);
+        if !self.admitted.letter.is_private {
+            show_lines(self.admitted.letter.content, self.log);
+        }
         if let Some(broken) = self.write(content).await {
             return Err(self.broke_off(accepted, broken).await);
         }

@@ -18,6 +18,8 @@ pub struct Letter<'a> {
     pub eight_bit: bool,
     /// Whether its header has UTF-8 outside of encoded words (RFC 6532).
     pub utf8_headers: bool,
+    /// Whether its lines are kept out of every transcript.
+    pub is_private: bool,
 }
 
 /// A letter that this server can take, as far as that is known before MAIL.
@@ -60,7 +62,8 @@ impl<'a> Admitted<'a> {
 
     /// The MAIL command for a transaction with these recipients.
     pub(super) fn mail(&self, recipients: &[usize], offered: &Capabilities) -> String {
-        let Letter { sender, recipients: all, utf8_headers, content: _, eight_bit: _ } = self.letter;
+        let Letter { sender, recipients: all, utf8_headers, content: _, eight_bit: _, is_private: _ } =
+            self.letter;
         let size = if offered.size { format!(" SIZE={}", self.content.size()) } else { String::new() };
         let mut line = format!("MAIL FROM:<{sender}>{size}");
         if self.eight_bit {
