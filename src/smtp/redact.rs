@@ -14,6 +14,9 @@ pub(crate) const HIDDEN: &str = "<hidden>";
 /// is `a`, and make every reply unreadable.
 const SHORTEST_ANYWHERE_BYTES: usize = 4;
 
+/// Base64 digits of a secret that are no chance.
+const SHORTEST_WITHIN_BASE64: usize = 6;
+
 /// Knows the secrets of one session.
 pub(super) struct Redactor {
     /// Longest first, so that a form that contains another is masked whole.
@@ -39,6 +42,8 @@ impl Redactor {
                 forms.push(Zeroizing::new(encoded.into_bytes()));
             }
         }
+        // And in the middle of something that was encoded as a whole.
+        forms.extend((0..3).flat_map(|shift| within_base64(password, shift)));
         forms.retain(|form| !form.is_empty());
         forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         forms.dedup();
@@ -78,6 +83,19 @@ pub(super) fn plain_blob(user: &[u8], password: &[u8]) -> Vec<u8> {
 /// Base64 as SASL wants it (RFC 4954 4).
 pub(super) fn base64(bytes: &[u8]) -> String {
     STANDARD.encode(bytes)
+}
+
+/// What a secret looks like within base64 where `shift` bytes stand before it, without the digits that it shares with
+/// its neighbours; in both alphabets. Nothing where little is left: that could be chance.
+fn within_base64(secret: &[u8], shift: usize) -> impl Iterator<Item = Zeroizing<Vec<u8>>> {
+    let shifted = Zeroizing::new([&vec![0; shift], secret].concat());
+    [STANDARD_NO_PAD, URL_SAFE_NO_PAD].into_iter().filter_map(move |alphabet| {
+        let digits = Zeroizing::new(alphabet.encode(&*shifted).into_bytes());
+        // A digit is six bits: the first whole one of the secret, and the one behind the last whole one.
+        let (start, end) = ((shift * 8).div_ceil(6), shifted.len() * 8 / 6);
+        let core = digits.get(start..end)?;
+        (core.len() >= SHORTEST_WITHIN_BASE64).then(|| Zeroizing::new(core.to_vec()))
+    })
 }
 
 /// Percent-encoded forms, with upper and lower case hex and with `+` for a space.
@@ -168,6 +186,19 @@ mod tests {
             assert!(!shown.contains(form.trim_end_matches('=')), "{form} in {shown}");
             assert_eq!(shown.matches("<hidden>").count(), 2, "{shown}");
             assert!(shown.starts_with("535 no such login ("), "{shown}");
+        }
+    }
+
+    #[test]
+    fn a_secret_encoded_together_with_its_neighbours_is_masked() {
+        let redactor = redactor("correct horse");
+        for before in ["", "a", "ab", "abc", "user=ann pass="] {
+            let blob = base64(format!("{before}correct horse!").as_bytes());
+            let shown = masked(&redactor, &blob);
+            assert!(shown.contains("<hidden>"), "{before}: {shown}");
+            // What is left are the digits of the neighbours, and those shared with them.
+            let rest = shown.replace("<hidden>", "");
+            assert!(rest.len() <= before.len() * 4 / 3 + 5, "{before}: {shown}");
         }
     }
 

@@ -7,10 +7,14 @@ mod letters;
 mod letters_compose;
 mod postfix;
 mod postfix_auth;
-mod postfix_relays;
 mod process;
+mod real_letters;
+mod retries;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
+mod secrets;
 mod sending;
+mod sessions;
+mod sharing;
 mod support;
