@@ -8,11 +8,16 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 use tower::util::MapResponseLayer;
+use tower_http::classify::{GrpcErrorsAsFailures, SharedClassifier};
+use tower_http::trace::TraceLayer;
+use tracing::Span;
 use uuid::Uuid;
 
 use crate::api::{self, Api, ApiOptions};
@@ -53,6 +58,9 @@ pub struct AppOptions {
     /// Whether reflection is served.
     pub reflection: bool,
 }
+
+type MakeSpan = fn(&http::Request<Body>) -> Span;
+type OnResponse = fn(&http::Response<Body>, Duration, &Span);
 
 /// Why the server cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -136,9 +144,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     let serve = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .trace_fn(
-            |request| tracing::info_span!("rpc", method = request.uri().path(), request_id = %Uuid::now_v7()),
-        )
+        .layer(calls_layer())
         .layer(MapResponseLayer::new(move |response| api::translate_too_large(response, max_letter_bytes)))
         .add_routes(services)
         .serve_with_incoming_shutdown(incoming, closed);
@@ -160,6 +166,28 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     );
     store.close().await;
     Ok(served?)
+}
+
+/// Gives every call a span with a request id, and tells of its end: at debug level, or at info level where it failed.
+fn calls_layer() -> TraceLayer<SharedClassifier<GrpcErrorsAsFailures>, MakeSpan, (), OnResponse, (), (), ()> {
+    TraceLayer::new_for_grpc()
+        .make_span_with(
+            (|request| tracing::info_span!("rpc", method = request.uri().path(), request_id = %Uuid::now_v7()))
+                as MakeSpan,
+        )
+        .on_request(())
+        .on_response(
+            (|response, latency, _| {
+                let milliseconds = latency.as_millis();
+                match Status::from_header_map(response.headers()).map(|status| status.code()) {
+                    None | Some(Code::Ok) => tracing::debug!(milliseconds, "answered"),
+                    Some(code) => tracing::info!(milliseconds, ?code, "answered with an error"),
+                }
+            }) as OnResponse,
+        )
+        .on_body_chunk(())
+        .on_eos(())
+        .on_failure(())
 }
 
 /// Keeps health true: `liveness` as long as the process works, everything else while the store can be written and the

@@ -143,7 +143,10 @@ pub(super) fn text(value: &str, max: usize) -> Result<String, String> {
 
 /// A duration that is not negative.
 pub(super) fn duration(value: prost_types::Duration) -> Result<Duration, &'static str> {
-    Duration::try_from(value).map_err(|_| "must be a duration that is not negative")
+    const RULE: &str = "must be a duration that is not negative";
+    let nanoseconds = u32::try_from(value.nanos).ok().filter(|nanos| *nanos < 1_000_000_000).ok_or(RULE)?;
+    let seconds = u64::try_from(value.seconds).map_err(|_| RULE)?;
+    Ok(Duration::new(seconds, nanoseconds))
 }
 
 /// A point in time.

@@ -128,8 +128,9 @@ async fn update(api: &Api, site: &SiteId, etag: &str, change: SettingsChange) ->
     }
     let before = current.stored.clone();
     change.apply(&mut current.stored);
-    if current.stored == before {
-        return Ok(current);
+    // What is read and written back as it was is no change, although the defaults are then written out.
+    if current.stored.counts_like(&before) {
+        return Ok(Settings { stored: before, ..current });
     }
     let changed = settings::replace(&api.store, &current).await?;
     changed.ok_or_else(|| fields::etag_mismatch(&format!("{}/settings", site.name())))

@@ -74,6 +74,21 @@ impl StoredSettings {
         self.log_level.unwrap_or_default()
     }
 
+    /// Whether the same counts with these settings as with others, defaults being written out or not.
+    #[must_use]
+    pub fn counts_like(&self, other: &Self) -> bool {
+        let what_counts = |settings: &Self| {
+            (
+                settings.enabled(),
+                settings.connection_timeout(),
+                settings.save_logs(),
+                settings.log_level(),
+                settings.retry_intervals(),
+            )
+        };
+        what_counts(self) == what_counts(other)
+    }
+
     /// Waits between attempts.
     #[must_use]
     pub fn retry_intervals(&self) -> Vec<Duration> {

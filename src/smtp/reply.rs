@@ -75,11 +75,6 @@ impl Assembler {
         (taken, end)
     }
 
-    /// Whether anything of a reply has arrived.
-    pub(super) fn is_empty(&self) -> bool {
-        self.read == 0
-    }
-
     /// What has arrived so far of a reply that did not end.
     pub(super) fn into_lines(mut self) -> Vec<Line> {
         if !self.line.bytes.is_empty() {

@@ -144,10 +144,6 @@ impl Wire {
                 Some(Err(nonsense)) => return Err(Broken::Nonsense(nonsense)),
                 None => {}
             }
-            // A server that always has something to read would never let the timer of `timeout_at` be asked.
-            if !assembler.is_empty() && Instant::now() >= deadline {
-                return Err(Broken::TimedOut(assembler.into_lines()));
-            }
             match timeout_at(deadline, self.stream.read(&mut self.input)).await {
                 Err(_) => return Err(Broken::TimedOut(assembler.into_lines())),
                 Ok(Err(error)) => return Err(Broken::Failed(error)),

@@ -1,13 +1,17 @@
 //! Black-box tests: typed gRPC clients against the real server, each with a database of its own.
 
 mod acceptor;
+mod accounts;
 mod binary;
 mod catcher;
+mod checks;
+mod deleting;
 mod letters;
 mod letters_compose;
 mod postfix;
 mod postfix_auth;
 mod process;
+mod python_client;
 mod real_letters;
 mod retries;
 #[path = "../smtp/scripted.rs"]
@@ -16,5 +20,6 @@ mod scripted;
 mod secrets;
 mod sending;
 mod sessions;
+mod settings;
 mod sharing;
 mod support;

@@ -12,8 +12,8 @@ use postroom::api::proto::message::Content;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
-    Account, Composed, CreateAccountRequest, CreateSiteRequest, GetMessageRequest, Message, PasswordAuth,
-    Security, SendMessageRequest,
+    Account, Composed, CreateAccountRequest, CreateSiteRequest, GetMessageRequest, ListLogEntriesRequest,
+    LogEntry, Message, PasswordAuth, Security, SendMessageRequest, Settings, UpdateSettingsRequest,
 };
 use postroom::app::{self, AppError, AppOptions};
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
@@ -96,6 +96,14 @@ pub(crate) struct Options {
     pub(crate) ca_file: Option<PathBuf>,
     /// Smallest retry interval.
     pub(crate) retry_floor: Duration,
+    /// Networks that accounts may reach besides public ones; the loopback unless named.
+    pub(crate) egress_allow: Option<&'static str>,
+    /// Ports that accounts may reach; all unless named.
+    pub(crate) egress_ports: Option<&'static str>,
+    /// Largest letter in bytes; 40 MiB unless named.
+    pub(crate) max_letter_bytes: Option<usize>,
+    /// A database of the test's own, migrated; one of the shared cluster unless named.
+    pub(crate) database_url: Option<String>,
 }
 
 /// A running Postroom with a database of its own, the site `shop`, and clients with an admin key.
@@ -122,7 +130,10 @@ impl Postroom {
 
     /// Starts with these options.
     pub(crate) async fn start_with(options: Options) -> Self {
-        let database_url = database().await;
+        let database_url = match &options.database_url {
+            Some(url) => url.clone(),
+            None => database().await,
+        };
         let (vault_folder, vault) = vault();
         let store = Store::open(&database_url, Arc::clone(&vault), Clock::default()).expect("a store");
         let key = make_key(&store, Scope::AllSites, &[Role::Admin]).await;
@@ -152,11 +163,11 @@ impl Postroom {
             database_url: self.database_url.clone(),
             vault: Arc::clone(&self.vault),
             smtp_ca_file: self.options.ca_file.clone(),
-            egress_allow: vec!["127.0.0.0/8".to_owned()],
-            egress_ports: vec!["1-65535".to_owned()],
+            egress_allow: vec![self.options.egress_allow.unwrap_or("127.0.0.0/8").to_owned()],
+            egress_ports: vec![self.options.egress_ports.unwrap_or("1-65535").to_owned()],
             plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
             retry_floor: self.options.retry_floor,
-            max_letter_bytes: 40 * 1024 * 1024,
+            max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
             drain_wait: Duration::ZERO,
             reflection: true,
         };
@@ -232,15 +243,34 @@ impl Postroom {
         LogsServiceClient::new(self.channel(&self.key))
     }
 
-    /// Creates an account at a plain server for this address, with the login that the server expects.
+    /// Creates an account that works.
     pub(crate) async fn create_account(&self, account: Account) -> Account {
+        self.try_account(account).await.expect("an account")
+    }
+
+    /// Creates an account, or not.
+    pub(crate) async fn try_account(&self, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest {
             parent: SITE.to_owned(),
             account: Some(account),
             ..CreateAccountRequest::default()
         };
-        let created = self.accounts().create_account(request).await.expect("an account");
-        created.into_inner().account.expect("set")
+        let created = self.accounts().create_account(request).await?;
+        Ok(created.into_inner().account.expect("set"))
+    }
+
+    /// Changes settings, without a mask: those that are present.
+    pub(crate) async fn change_settings(&self, settings: Settings) {
+        let settings = Settings { name: format!("{SITE}/settings"), ..settings };
+        let request = UpdateSettingsRequest { settings: Some(settings), update_mask: None };
+        self.settings().update_settings(request).await.expect("settings");
+    }
+
+    /// The first entries of a log of the site.
+    pub(crate) async fn entries(&self, log: &str) -> Vec<LogEntry> {
+        let name = format!("{SITE}/logs/{log}");
+        let request = ListLogEntriesRequest { name, page_size: 1_000, ..ListLogEntriesRequest::default() };
+        self.logs().list_log_entries(request).await.expect("a log").into_inner().entries
     }
 
     /// Sends and waits for the outcome.

@@ -7,7 +7,7 @@ use postroom::smtp::Session;
 
 use crate::scripted::ordinary::{Behaviour, Then};
 use crate::scripted::{Peer, Received, Server};
-use crate::support::{BRIEF, CONTENT, GRACE, classes, open, open_brief, plain, send, send_content};
+use crate::support::{BRIEF, CONTENT, GRACE, PATIENT, classes, open, open_brief, plain, send, send_content};
 
 /// A server that takes the envelope, asks for the content, and goes on by `script`.
 async fn after_data<F, Fut>(script: F) -> Server
@@ -110,7 +110,9 @@ async fn case_16_refused_within_the_content() {
             if then == Then::Silence { peer.stop_reading().await } else { Ok(()) }
         })
         .await;
+        let start = Instant::now();
         let (result, session) = deliver(&server, &large()).await;
+        assert!(start.elapsed() < PATIENT, "the reply is heard before the deadline");
         assert_eq!((result.class, result.step), (class, Step::Content));
         assert_eq!(result.reply.code, reply[..3].parse::<u16>().expect("a code"), "{:?}", result.reply);
         assert!(!session.is_usable());

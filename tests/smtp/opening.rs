@@ -172,6 +172,16 @@ async fn case_4_no_tls_on_a_tls_port() {
 }
 
 #[tokio::test]
+async fn case_25_talk_behind_the_greeting() {
+    let server = Behaviour::default().on("greeting", "220 hi\r\n250-PIPELINING\r\n250 ok\r\n").start().await;
+    let failure = refused(&plain(&server)).await;
+    assert_eq!((failure.step, failure.kind), (Step::Hello, FailureKind::Temporary));
+    assert!(failure.reply.text.starts_with("the server talked without being asked"), "{failure}");
+    let journal = server.wait_until(|journal| journal.ended == 1).await;
+    assert_eq!((journal.commands.len(), journal.faults.len()), (0, 1));
+}
+
+#[tokio::test]
 async fn case_5_ehlo_is_refused() {
     let server = Behaviour::default().on("EHLO", "502 5.5.1 what?\r\n").start().await;
     let mut session = open(&plain(&server)).await;

@@ -1,9 +1,11 @@
 //! One session for many letters: cases 25 and 26, and futures that are dropped.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use postroom::domain::outcome::Class;
 use postroom::smtp::{Letter, Session};
+use tokio::sync::Notify;
 
 use crate::scripted::Server;
 use crate::scripted::ordinary::{Behaviour, Then};
@@ -113,4 +115,40 @@ async fn quit_does_not_wait_for_long() {
     session.quit().await;
     assert!(start.elapsed() < Duration::from_secs(2));
     assert_eq!(server.wait_until(|journal| journal.ended == 1).await.faults, ["QUIT"]);
+}
+
+#[tokio::test]
+async fn case_25_talk_while_idle_is_seen_before_anything_is_said() {
+    let cue = Arc::new(Notify::new());
+    let waiting = Arc::clone(&cue);
+    let talker = Server::scripted(move |mut peer| {
+        let cue = Arc::clone(&waiting);
+        async move {
+            peer.hello(&["PIPELINING"]).await?;
+            peer.envelope().await?;
+            peer.content().await?;
+            peer.say("250 taken\r\n").await?;
+            cue.notified().await;
+            peer.say("250 and another thing\r\n").await?;
+            peer.fault("talked");
+            let more = peer.hold().await?;
+            peer.fault(format!("{more} bytes"));
+            Ok(())
+        }
+    })
+    .await;
+    let mut session = open(&plain(&talker)).await;
+    assert_eq!(classes(&send(&mut session, &["a@example.com"]).await), [Class::Sent]);
+    cue.notify_one();
+    talker.wait_until(|journal| journal.faults.len() == 1).await;
+    // A round trip with another server: by then what the first one said has been noticed.
+    let other = Behaviour::default().start().await;
+    let mut round_trip = open(&plain(&other)).await;
+    assert_eq!(classes(&send(&mut round_trip, &["a@example.com"]).await), [Class::Sent]);
+    let results = send(&mut session, &["b@example.com"]).await;
+    assert_eq!(classes(&results), [Class::Retry]);
+    assert!(results[0].reply.text.ends_with("250 and another thing"), "{:?}", results[0].reply);
+    assert!(session.lost_while_idle(), "no attempt");
+    let journal = talker.wait_until(|journal| journal.ended == 1).await;
+    assert_eq!(journal.faults, ["talked", "0 bytes"], "nothing more was said to it");
 }

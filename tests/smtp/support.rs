@@ -85,7 +85,8 @@ pub(crate) fn texts(transcript: &Transcript, kind: EntryKind) -> Vec<String> {
 
 /// Opens a session with patience.
 pub(crate) async fn open(target: &Target) -> Session {
-    Session::open(connector(), target, PATIENT, &transcript()).await.expect("the session opens")
+    let patient = Deadlines { content_block: PATIENT, acceptance: PATIENT, ..Deadlines::new(PATIENT) };
+    Session::open_within(connector(), target, patient, &transcript()).await.expect("the session opens")
 }
 
 /// Opens a session that is in a hurry.

@@ -187,7 +187,12 @@ fn parse_auth(
 
 /// A host name in A-label form, or an address literal; the egress policy has the last word on where it leads.
 fn parse_host(host: &str) -> Result<String, &'static str> {
+    if host.chars().any(char::is_control) {
+        return Err("must not contain control characters");
+    }
     let host = host.trim();
+    // A closing dot says that the name is complete, which it is anyway.
+    let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {
         return Err("must not be empty");
     }
@@ -195,7 +200,6 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
         return Ok(address.to_string());
     }
     let ascii = idna::domain_to_ascii_strict(host).map_err(|_| "must be a host name")?;
-    let ascii = ascii.trim_end_matches('.').to_owned();
     if ascii.is_empty() || ascii.len() > MAX_HOST_BYTES {
         return Err("must be a host name of at most 253 bytes");
     }

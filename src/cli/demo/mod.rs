@@ -2,7 +2,7 @@
 
 mod catcher;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -69,7 +69,7 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
     let result = demonstrate(&opened).await;
     opened.close().await?;
     let (key, message) = result?;
-    print_next_steps(&data_dir.display().to_string(), &key, &message);
+    print_next_steps(&absolute(data_dir)?, &key, &message);
     Ok(())
 }
 
@@ -292,19 +292,56 @@ fn say(what: &str, detail: &str) {
     }
 }
 
-fn print_next_steps(data_dir: &str, key: &str, message: &str) {
+/// Lines to go on with, each of which a shell takes as it stands.
+fn print_next_steps(data_dir: &Path, key: &str, message: &str) {
+    let data_dir = shell_quoted(&data_dir.to_string_lossy());
+    let call = format!("grpcurl -plaintext -H 'authorization: Bearer {key}'");
     println!(
         r#"
-Everything above is kept. To go on, start the server in another terminal:
+Everything above is kept. To go on, start the server in another terminal (SMTP servers of this machine allowed):
 
-  cargo run -- serve --data-dir '{data_dir}' --egress-allow 127.0.0.0/8
+  cargo run -- serve --data-dir {data_dir} --egress-allow 127.0.0.0/8 --egress-ports 1-65535 --plaintext-auth-hosts 127.0.0.1
 
-and ask it with grpcurl (reflection is on, no proto file is needed):
+and ask it with grpcurl (reflection is on, no proto file is needed). Is it ready, what does it offer:
 
+  grpcurl -plaintext -d '{{"service":"readiness"}}' {SERVE_ADDRESS} grpc.health.v1.Health/Check
   grpcurl -plaintext {SERVE_ADDRESS} list
-  grpcurl -plaintext -H 'authorization: Bearer {key}' -d '{{"name":"{message}"}}' {SERVE_ADDRESS} postroom.v1.SendService/GetMessage
-  grpcurl -plaintext -H 'authorization: Bearer {key}' -d '{{"parent":"{SITE}"}}' {SERVE_ADDRESS} postroom.v1.LogsService/ListLogs
-  grpcurl -plaintext -H 'authorization: Bearer {key}' -d '{{"parent":"{SITE}","history":20}}' {SERVE_ADDRESS} postroom.v1.LogsService/TailLogEntries
-  grpcurl -plaintext -d '{{"service":"readiness"}}' {SERVE_ADDRESS} grpc.health.v1.Health/Check"#
+
+What became of the letter, which logs there are, and the last 20 lines of them (it goes on until Ctrl-C):
+
+  {call} -d '{{"name":"{message}"}}' {SERVE_ADDRESS} postroom.v1.SendService/GetMessage
+  {call} -d '{{"parent":"{SITE}"}}' {SERVE_ADDRESS} postroom.v1.LogsService/ListLogs
+  {call} -d '{{"parent":"{SITE}","history":20}}' {SERVE_ADDRESS} postroom.v1.LogsService/TailLogEntries
+
+An account of your own; put in your server, and mistype the password to see what it says to that:
+
+  {call} -d '{{"parent":"{SITE}","account":{{"sender_email":"you@example.com","host":"smtp.example.com","password":{{"username":"you@example.com","password":"mistyped"}}}}}}' {SERVE_ADDRESS} postroom.v1.AccountsService/CreateAccount
+
+Without grpcurl: docs/API-EXAMPLES.md has the same for buf curl."#
     );
+}
+
+/// One word of a POSIX shell, whatever it holds.
+fn shell_quoted(text: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '/' | '.' | '-' | '_');
+    if !text.is_empty() && text.chars().all(plain) {
+        return text.to_owned();
+    }
+    format!("'{}'", text.replace('\'', r"'\''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::shell_quoted;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        for text in ["/plain/path", "it's here", "$HOME `id` \"*\" \\", "", "'", "a\nb", "-n", "Büro"] {
+            let script = format!("printf %s {}", shell_quoted(&format!("={text}")));
+            let output = Command::new("sh").args(["-c", &script]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&output.stdout), format!("={text}"));
+        }
+    }
 }
