@@ -107,7 +107,6 @@ fn compare(secret: &[u8], text: &[u8]) -> Comparison {
     let mut at = 0;
     for (index, &byte) in secret.iter().enumerate() {
         match &text[at..] {
-            [] => return Comparison::Beginning(index),
             // A percent sign of the secret's own may be encoded, too.
             [b'%', b'2', b'5', rest @ ..] if byte == b'%' => {
                 if let Comparison::Whole(length) = compare(&secret[index + 1..], rest) {
@@ -117,7 +116,7 @@ fn compare(secret: &[u8], text: &[u8]) -> Comparison {
             }
             [first, ..] if *first == byte || (*first == b'+' && byte == b' ') => at += 1,
             [b'%', high, low, ..] if hex_value(*high, *low) == Some(byte) => at += 3,
-            [b'%'] | [b'%', _] => return Comparison::Beginning(index),
+            [] | [b'%'] | [b'%', _] => return Comparison::Beginning(index),
             _ => return Comparison::Different,
         }
     }

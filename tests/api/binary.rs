@@ -120,11 +120,6 @@ impl Serving {
         Self { child, address, output, readers }
     }
 
-    /// What it printed so far, on standard output and standard error.
-    pub(crate) fn output(&self) -> String {
-        text_of(&self.output)
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.id().expect("a process that was not waited for");
         kill(Pid::from_raw(i32::try_from(pid).expect("a process id")), signal).expect("a process of ours");

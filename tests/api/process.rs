@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use postroom::api::proto::message::State;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::{
-    CreateAccountRequest, GetMessageRequest, ListMessagesRequest, ListSitesRequest, Message,
+    Attempt, CreateAccountRequest, GetMessageRequest, ListMessagesRequest, ListSitesRequest, Message,
     SendMessageRequest, TailLogEntriesRequest, attempt,
 };
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ use crate::support::{Authorised, PATIENCE, SITE, bare_channel, letter, plain_acc
 
 const FROM: &str = "shop@example.com";
 /// Leases end 25 s after the last heartbeat; then the letters of a killed server are sent again.
-const AFTER_A_KILL: Duration = Duration::from_secs(120);
+const AFTER_A_KILL: Duration = Duration::from_mins(2);
 /// How long the server of these tests takes for a letter: slow enough that many are under way.
 const SLOW: Duration = Duration::from_millis(40);
 
@@ -244,7 +244,7 @@ async fn sigkill_loses_nothing() {
         let message = client.send().get_message(request).await.expect("found").into_inner().message;
         let message = message.expect("set");
         assert_eq!(message.state(), State::Sent, "{summary}");
-        let outcomes: Vec<_> = message.attempts.iter().map(|attempt| attempt.outcome()).collect();
+        let outcomes: Vec<_> = message.attempts.iter().map(Attempt::outcome).collect();
         match outcomes[..] {
             [attempt::Outcome::Sent] => assert_eq!(copies.len(), 1, "{summary}"),
             [attempt::Outcome::Interrupted, attempt::Outcome::Sent] => interrupted += 1,

@@ -1,4 +1,4 @@
-//! Every letter of `letters` on its whole way: SendMessage, Postroom, a real Postfix with a login after STARTTLS or in
+//! Every letter of `letters` on its whole way: `SendMessage`, Postroom, a real Postfix with a login after STARTTLS or in
 //! TLS from the start, and the last server, where it is compared with what was handed in.
 
 use std::collections::HashMap;
@@ -24,7 +24,7 @@ const USER: &str = "shop";
 const PASSWORD: &str = "correct horse";
 const SHOP: &str = "shop@example.com";
 /// A letter is here in milliseconds; 28 MiB on a busy machine take seconds.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// The accounts at Postfix for this address: by STARTTLS and in TLS from the start.
 fn accounts(postfix: &Postfix, sender_email: &str, password: &str) -> [Account; 2] {
@@ -101,13 +101,13 @@ fn message(letter: &Letter, account: &str) -> Message {
 }
 
 /// An address as it stands in an envelope.
-fn ascii(address: &String) -> String {
+fn ascii(address: &str) -> String {
     postroom::domain::address::Address::parse(address).expect(address).to_string()
 }
 
 /// Takes what arrives until every recipient has the letter; each arrival is compared with it.
 fn receive(letter: &Letter, sender: &str, catcher: &Catcher) {
-    let mut expected: Vec<String> = letter.recipients.iter().map(ascii).collect();
+    let mut expected: Vec<String> = letter.recipients.iter().map(|address| ascii(address)).collect();
     expected.sort();
     let mut got = Vec::new();
     while got.len() < expected.len() {

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use postroom::api::proto::attempt::Outcome;
 use postroom::api::proto::message::State;
 use postroom::api::proto::{
-    Account, Message, SendMessageRequest, Settings, Step, UpdateAccountRequest, UpdateSettingsRequest,
-    recipient,
+    Account, Attempt, Message, Recipient, SendMessageRequest, Settings, Step, UpdateAccountRequest,
+    UpdateSettingsRequest, recipient,
 };
 use prost_types::FieldMask;
 
@@ -38,12 +38,12 @@ fn outcomes(message: &Message) -> Vec<Outcome> {
         message.attempts.iter().zip(1..).all(|(attempt, number)| attempt.number == number),
         "{message:?}"
     );
-    message.attempts.iter().map(postroom::api::proto::Attempt::outcome).collect()
+    message.attempts.iter().map(Attempt::outcome).collect()
 }
 
 /// State and reply code of each recipient, by address.
 fn recipients(message: &Message) -> BTreeMap<String, (recipient::State, i32)> {
-    let of = |one: &postroom::api::proto::Recipient| {
+    let of = |one: &Recipient| {
         (one.address.clone(), (one.state(), one.reply.as_ref().map_or(0, |reply| reply.code)))
     };
     message.recipients.iter().map(of).collect()
@@ -82,13 +82,12 @@ async fn only_those_who_must_wait_are_tried_again() {
     assert_eq!(sent.state(), State::PartiallySent, "{sent:?}");
     assert_eq!(outcomes(&sent), [Outcome::PartiallySent, Outcome::PartiallySent, Outcome::Retry]);
     assert!(sent.final_time.is_some() && sent.next_attempt_time.is_none());
-    use recipient::State as R;
     let expected = [
-        ("ann@example.org", (R::Sent, 250)),
-        ("bob@example.org", (R::Sent, 250)),
-        ("full@example.org", (R::Sent, 250)),
-        ("later@example.org", (R::Failed, 451)),
-        ("nobody@example.org", (R::Refused, 550)),
+        ("ann@example.org", (recipient::State::Sent, 250)),
+        ("bob@example.org", (recipient::State::Sent, 250)),
+        ("full@example.org", (recipient::State::Sent, 250)),
+        ("later@example.org", (recipient::State::Failed, 451)),
+        ("nobody@example.org", (recipient::State::Refused, 550)),
     ];
     assert_eq!(recipients(&sent), expected.map(|(a, r)| (a.to_owned(), r)).into());
     let journal = server.journal();

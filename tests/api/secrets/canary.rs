@@ -41,7 +41,7 @@ impl Search {
     /// For text that is the same in a URL: plain, in base64 behind any neighbour, in hexadecimal, as a list of numbers.
     pub(super) fn for_text(secret: &str) -> Self {
         let bytes = secret.as_bytes();
-        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(bytes);
         let decimal = bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
         let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex, decimal];
         for shift in 0..3 {
@@ -68,6 +68,10 @@ impl Search {
     }
 }
 
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat()
+}
+
 #[test]
 fn the_search_finds_what_is_there() {
     let search = Search::for_password();
@@ -78,7 +82,7 @@ fn the_search_finds_what_is_there() {
     }
     for before in ["", "a", "ab", "abc"] {
         let text = format!("{before}{PASSWORD}");
-        let hex: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+        let hex = hex(text.as_bytes());
         for form in
             [STANDARD.encode(&text), URL_SAFE_NO_PAD.encode(&text), hex, format!("{:?}", text.as_bytes())]
         {
