@@ -8,6 +8,7 @@ help: ## Show this list
 
 demo: ## Send a letter through a private server and watch its log
 	scripts/setup demo
+	cargo build --locked
 	cargo run --quiet --locked -- demo
 
 test: ## Run all tests

@@ -1,4 +1,40 @@
 //! Postroom: portals, shops and CRMs delegate their outgoing mail to it over gRPC.
+//!
+//! # The map of the house
+//!
+//! | module | what lives there |
+//! |---|---|
+//! | [`cli`] | the command line, one file for each subcommand |
+//! | [`app`] | the composition root: store, delivery, API and health put together; binds nothing, traps nothing |
+//! | [`api`] | the gRPC edge: proto to domain and back, one file or folder for each noun |
+//! | [`delivery`] | claims due letters, sends them, records what became of them |
+//! | [`store`] | every SQL statement, one file for each noun |
+//! | [`smtp`] | the SMTP client: sessions, replies, TLS, egress, transcripts, the check of an account |
+//! | [`mime`] | letters as bytes: put together, or a caller's own mended |
+//! | [`vault`] | sealing of secrets |
+//! | [`domain`] | the rules, pure: addresses, choice of account, outcomes, retry times, rights |
+//! | [`config`] | flags and environment, checked once |
+//! | [`private_postgres`] | the PostgreSQL of those who bring none |
+//! | [`shutdown`] | signals, soft stop, hard stop |
+//! | [`telemetry`] | log lines |
+//!
+//! # The rule
+//!
+//! `main -> cli -> app -> {api, delivery} -> {store, smtp, mime} -> {vault, domain}`: a module knows those to its right,
+//! never those to its left, never those beside it in braces. (`vault` knows one type of `domain`, the secret.) The
+//! last four of the table are for `cli` and `app`; `delivery` is told of the shutdown. `domain` knows no tonic, prost,
+//! sqlx, lettre or tokio; generated types are known in `api` and `cli`, sqlx in `store`, lettre and mail-parser in
+//! `mime`, rustls in `smtp`. `tests/architecture` holds the sources to it.
+//!
+//! # A letter's journey
+//!
+//! `SendMessage` reaches `api::send`, which asks `api::auth` for the caller, turns the request into a draft
+//! (`api::send::letter`), lets [`domain::routing`] choose the account and [`mime::compose`] make the bytes, and stores
+//! letter, bytes and a place in the queue by one statement, [`store::messages::take`]. The store says that the account
+//! has due mail; `delivery::dispatch` wakes a worker, the worker claims under a lease ([`store::queue::claim`]), and
+//! `delivery::attempt` sends over an [`smtp::Session`], with no transaction open. Transcript and outcome go to the one
+//! recorder (`delivery::record`), which writes them in batches ([`store::logs::record`]) and wakes who waits: the
+//! `SendMessage` that asked for the outcome, and every `TailLogEntries`. docs/ARCHITECTURE.md goes the way in detail.
 
 pub mod api;
 pub mod app;

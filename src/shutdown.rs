@@ -123,6 +123,9 @@ mod tests {
 
     use super::*;
 
+    /// Tells the process that another test starts to hang.
+    const HANG: &str = "POSTROOM_TEST_HANG";
+
     #[tokio::test]
     async fn stages_come_in_their_order() {
         let shutdown = Shutdown::new();
@@ -138,25 +141,25 @@ mod tests {
     #[test]
     fn process_that_hangs_is_cut_off() {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", "shutdown::tests::part_that_hangs", "--ignored", "--nocapture"]);
+        command.args(["--exact", "shutdown::tests::first_signal_begins_the_soft_stop", "--nocapture"]);
+        command.env(HANG, "1");
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        assert!(lines.any(|line| line.unwrap().contains("part is ready")));
-        let process = Pid::from_raw(i32::try_from(child.id()).unwrap());
-        kill(process, Signal::SIGTERM).unwrap();
         assert!(lines.any(|line| line.unwrap().contains("soft stop")));
+        let process = Pid::from_raw(i32::try_from(child.id()).unwrap());
         kill(process, Signal::SIGTERM).unwrap();
         assert_eq!(child.wait().unwrap().code(), Some(CUT_OFF));
     }
 
+    /// By itself, or as the process that hangs after its soft stop.
     #[tokio::test]
-    #[ignore = "played in a process of its own by another test"]
-    async fn part_that_hangs() {
+    async fn first_signal_begins_the_soft_stop() {
         let shutdown = Shutdown::on_signals(Duration::from_hours(1), Duration::from_hours(1)).unwrap();
-        println!("part is ready");
+        kill(Pid::this(), Signal::SIGTERM).unwrap();
         shutdown.soft().cancelled().await;
+        assert!(!shutdown.hard().is_cancelled());
         println!("soft stop");
-        loop {
+        while std::env::var_os(HANG).is_some() {
             thread::park();
         }
     }

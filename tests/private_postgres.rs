@@ -57,7 +57,7 @@ async fn ask(postgres: &PrivatePostgres, question: &'static str) -> Result<Strin
 /// This test binary again, as another process that plays one of the ignored tests.
 fn another_process(program: &Path, part: &str, data_dir: &Path) -> Command {
     let mut command = Command::new(program);
-    command.args(["--exact", part, "--ignored", "--nocapture"]).env(DATA_DIR, data_dir);
+    command.args(["--exact", part, "--nocapture"]).env(DATA_DIR, data_dir);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
 }
@@ -111,8 +111,9 @@ async fn two_that_start_at_once_share_one_cluster() -> Outcome {
 #[tokio::test]
 async fn cluster_outlives_a_killed_server_and_is_attached_to() -> Outcome {
     let folder = temporary_folder()?;
-    let mut server =
-        another_process(&std::env::current_exe()?, "part_server", folder.path()).process_group(0).spawn()?;
+    let mut server = another_process(&std::env::current_exe()?, "server_starts_and_stops", folder.path())
+        .process_group(0)
+        .spawn()?;
     let output = server.stdout.take().ok_or("no output")?;
     assert!(BufReader::new(output).lines().map_while(Result::ok).any(|line| line.contains("part is ready")));
     let process = postmaster(folder.path())?;
@@ -197,7 +198,7 @@ async fn throwaway_holds_databases_and_leaves_nothing() -> Outcome {
 #[tokio::test]
 async fn throwaway_ends_with_its_process() -> Outcome {
     let mut owner =
-        another_process(&std::env::current_exe()?, "part_owner_of_a_throwaway", Path::new("/")).spawn()?;
+        another_process(&std::env::current_exe()?, "throwaway_answers", Path::new("/")).spawn()?;
     let output = owner.stdout.take().ok_or("no output")?;
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
     let line = lines.find(|line| line.contains("part is ready")).ok_or("not ready")?;
@@ -242,7 +243,7 @@ fn ordinary_user_has_a_cluster_too_and_root_may_join() -> Outcome {
     fs::create_dir(&data_dir)?;
     chown(&data_dir, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw()))?;
 
-    let mut server = another_process(&program, "part_server", &data_dir);
+    let mut server = another_process(&program, "server_starts_and_stops", &data_dir);
     let mut server =
         server.uid(nobody.uid.as_raw()).gid(nobody.gid.as_raw()).stdin(Stdio::piped()).spawn()?;
     let output = server.stdout.take().ok_or("no output")?;
@@ -263,25 +264,34 @@ fn ordinary_user_has_a_cluster_too_and_root_may_join() -> Outcome {
     Ok(())
 }
 
+/// By itself: a cluster starts, answers and stops. As another process (the folder is given): it is held until the end
+/// of the input.
 #[tokio::test]
-#[ignore = "played in a process of its own by other tests"]
-async fn part_server() -> Outcome {
-    let data_dir = std::env::var_os(DATA_DIR).ok_or("no data folder")?;
-    let postgres = private_postgres::start(Path::new(&data_dir)).await?;
+async fn server_starts_and_stops() -> Outcome {
+    let given = std::env::var_os(DATA_DIR);
+    let folder = temporary_folder()?;
+    let data_dir = given.as_deref().map_or(folder.path(), Path::new);
+    let postgres = private_postgres::start(data_dir).await?;
+    assert_eq!(ask(&postgres, "select current_user::text").await?, "postroom");
     println!("part is ready");
-    wait_for_end_of_input();
+    if given.is_some() {
+        wait_for_end_of_input();
+    }
     postgres.stop().await?;
     Ok(())
 }
 
+/// By itself: a throw-away cluster starts and answers. As another process: it is held until the process is killed.
 #[tokio::test]
-#[ignore = "played in a process of its own by other tests"]
-async fn part_owner_of_a_throwaway() -> Outcome {
+async fn throwaway_answers() -> Outcome {
     let postgres = private_postgres::start_throwaway().await?;
+    assert_eq!(ask(&postgres, "select current_user::text").await?, "postroom");
     let folder = postgres.socket_dir().ancestors().nth(2).ok_or("short path")?;
     println!("part is ready in {}", folder.display());
-    std::future::pending::<()>().await;
-    drop(postgres);
+    if std::env::var_os(DATA_DIR).is_some() {
+        std::future::pending::<()>().await;
+    }
+    postgres.stop().await?;
     Ok(())
 }
 

@@ -114,6 +114,31 @@ pub enum MessageState {
     Failed,
 }
 
+impl MessageState {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Sending, Self::Uncertain, Self::Sent, Self::PartiallySent, Self::Failed];
+
+    /// The name in the store.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Sending => "sending",
+            Self::Uncertain => "uncertain",
+            Self::Sent => "sent",
+            Self::PartiallySent => "partially_sent",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// The state of this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
 /// One letter, without its content.
 #[derive(Clone, Debug)]
 pub struct Message {

@@ -2,8 +2,8 @@
 
 use crate::domain::address::Mailbox;
 use crate::domain::error::Violation;
-use crate::mime::compose::{Attachment, Composed};
 use crate::mime::content_type::ContentType;
+use crate::mime::letter::{Attachment, Composed};
 
 /// Longest subject in characters; the longest line people see is a fraction of it.
 const MAX_SUBJECT_CHARS: usize = 10_000;

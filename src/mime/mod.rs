@@ -9,6 +9,7 @@ mod check;
 pub mod compose;
 mod content_type;
 mod field;
+mod letter;
 mod mailboxes;
 pub mod raw;
 #[cfg(test)]

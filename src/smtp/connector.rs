@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
+use super::connector_error::ConnectorError;
 use super::egress::Policy;
 use crate::domain::account::{Auth, Server};
 use crate::domain::clock::Clock;
@@ -34,25 +35,6 @@ pub struct ConnectorOptions {
     pub helo_name: String,
     /// The process's clock.
     pub clock: Clock,
-}
-
-/// Why there can be no connector.
-#[derive(Debug, thiserror::Error)]
-pub enum ConnectorError {
-    /// The operator's CA file.
-    #[error("the CA file {} cannot be used: {reason}", path.display())]
-    CaFile {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// The name in EHLO.
-    #[error("`{0}` cannot be a name in EHLO")]
-    HeloName(String),
-    /// TLS itself.
-    #[error("TLS cannot be set up: {0}")]
-    Tls(String),
 }
 
 /// Opens sessions. One per process, shared in an `Arc`.

@@ -7,6 +7,7 @@ mod capabilities;
 pub mod check;
 mod connect;
 mod connector;
+mod connector_error;
 mod content;
 mod deadlines;
 pub mod egress;
@@ -21,7 +22,8 @@ mod tls;
 pub mod transcript;
 mod wire;
 
-pub use connector::{Connector, ConnectorError, ConnectorOptions, Target};
+pub use connector::{Connector, ConnectorOptions, Target};
+pub use connector_error::ConnectorError;
 pub use deadlines::Deadlines;
 pub use failure::{Failure, FailureKind};
 pub use session::{Letter, Session};

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::connector::ConnectorError;
+use super::connector_error::ConnectorError;
 use super::failure::{Failure, FailureKind};
 use super::printable;
 use crate::domain::outcome::Step;

@@ -87,7 +87,7 @@ struct MessageRow {
 
 impl MessageRow {
     fn into_message(self, site: &SiteId) -> Result<Message, StoreError> {
-        let state = state_from_name(&self.state)?;
+        let state = MessageState::from_name(&self.state).ok_or(StoreError::Corrupt("message state"))?;
         Ok(Message {
             site: site.clone(),
             id: self.message_id,
@@ -232,7 +232,7 @@ pub async fn list(
     limit: i64,
 ) -> Result<Vec<Message>, StoreError> {
     let MessageFilter { states, account, recipient, rfc_message_id, start_time, end_time } = filter;
-    let states: Vec<String> = states.iter().map(|state| state_name(*state).to_owned()).collect();
+    let states: Vec<String> = states.iter().map(|state| state.name().to_owned()).collect();
     let recipient = recipient.as_ref().map(|address| serde_json::json!([{ "address": address }]));
     query_as!(
         MessageRow,
@@ -275,31 +275,4 @@ pub async fn list(
     .into_iter()
     .map(|row| row.into_message(site))
     .collect()
-}
-
-pub(super) fn state_from_name(name: &str) -> Result<MessageState, StoreError> {
-    ALL_STATES
-        .into_iter()
-        .find(|state| state_name(*state) == name)
-        .ok_or(StoreError::Corrupt("message state"))
-}
-
-const ALL_STATES: [MessageState; 6] = [
-    MessageState::Queued,
-    MessageState::Sending,
-    MessageState::Uncertain,
-    MessageState::Sent,
-    MessageState::PartiallySent,
-    MessageState::Failed,
-];
-
-pub(super) const fn state_name(state: MessageState) -> &'static str {
-    match state {
-        MessageState::Queued => "queued",
-        MessageState::Sending => "sending",
-        MessageState::Uncertain => "uncertain",
-        MessageState::Sent => "sent",
-        MessageState::PartiallySent => "partially_sent",
-        MessageState::Failed => "failed",
-    }
 }

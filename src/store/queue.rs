@@ -10,7 +10,6 @@ use sqlx::types::Json;
 use sqlx::{query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::messages::state_name;
 use super::{Store, StoreError};
 use crate::domain::message::{Attempt, MessageState, Recipient};
 use crate::domain::site::SiteId;
@@ -295,7 +294,7 @@ pub(super) async fn record(
         fences.push(*attempt);
         recipients.push(Json(of_message));
         attempts.push(Json(history));
-        states.push(next.as_ref().ok().map(|state| state_name(*state).to_owned()));
+        states.push(next.as_ref().ok().map(|state| state.name().to_owned()));
         waits.push(next.as_ref().err().map(|wait| interval(*wait)));
     }
     let counted = query_scalar!(

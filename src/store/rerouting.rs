@@ -4,7 +4,6 @@ use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
-use super::messages::state_name;
 use super::{Store, StoreError, logs};
 use crate::domain::address::Mailbox;
 use crate::domain::message::{MessageState, Recipient, RecipientState, final_state};
@@ -166,7 +165,7 @@ async fn fail(connection: &mut PgConnection, site: &SiteId, ids: &[Uuid]) -> Res
             ));
         }
         failed.push(row.message_id);
-        states.push(state_name(final_state(&of_message).unwrap_or(MessageState::Failed)).to_owned());
+        states.push(final_state(&of_message).unwrap_or(MessageState::Failed).name().to_owned());
         recipients.push(Json(of_message));
     }
     query!(

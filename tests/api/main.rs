@@ -1,11 +1,13 @@
 //! Black-box tests: typed gRPC clients against the real server, each with a database of its own.
 
 mod acceptor;
+mod access;
 mod accounts;
 mod binary;
 mod catcher;
 mod checks;
 mod deleting;
+mod health;
 mod letters;
 mod letters_compose;
 mod postfix;

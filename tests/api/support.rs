@@ -76,13 +76,15 @@ pub(crate) fn vault() -> (TempDir, Arc<Vault>) {
     (folder, Arc::new(vault))
 }
 
-/// Puts a key into every call.
+/// Puts `authorization` into every call.
 #[derive(Clone)]
-pub(crate) struct Authorisation(MetadataValue<Ascii>);
+pub(crate) struct Authorisation(Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Authorisation {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
+        if let Some(value) = &self.0 {
+            request.metadata_mut().insert("authorization", value.clone());
+        }
         Ok(request)
     }
 }
@@ -227,6 +229,12 @@ impl Postroom {
         channel(&self.address, key)
     }
 
+    /// A channel with this `authorization`, or none.
+    pub(crate) fn channel_with(&self, authorization: Option<&str>) -> Authorised {
+        let value = authorization.map(|value| value.parse().expect("metadata is ASCII"));
+        InterceptedService::new(self.bare_channel(), Authorisation(value))
+    }
+
     pub(crate) fn settings(&self) -> SettingsServiceClient<Authorised> {
         SettingsServiceClient::new(self.channel(&self.key))
     }
@@ -304,7 +312,7 @@ pub(crate) fn bare_channel(address: &str) -> Channel {
 
 /// A channel with this key.
 pub(crate) fn channel(address: &str, key: &str) -> Authorised {
-    let value = format!("Bearer {key}").parse().expect("a key is ASCII");
+    let value = Some(format!("Bearer {key}").parse().expect("a key is ASCII"));
     InterceptedService::new(bare_channel(address), Authorisation(value))
 }
 

@@ -41,8 +41,9 @@ const RESPONSES_IN_FLIGHT: usize = 1;
 const POLL: Duration = Duration::from_secs(1);
 /// A response comes at least so often (API 6).
 const HEARTBEAT: Duration = Duration::from_secs(15);
-/// Whether the key still counts is asked so often (API 9: dead within 5 s).
-const KEY_CHECK: Duration = Duration::from_secs(3);
+/// Whether the key still counts is asked so often. With the 2 s for which a good key is remembered, and a poll until this
+/// is noticed, a revoked one is dead within 5 s (API 9).
+const KEY_CHECK: Duration = Duration::from_secs(1);
 
 /// Starts a tail.
 ///
