@@ -172,8 +172,8 @@ impl EntryFilter {
         let session =
             (!session.is_empty()).then(|| violations.take("session", Uuid::try_parse(&session))).flatten();
         let message = (!message.is_empty())
-            .then(|| fields::within(site, "message", &message, fields::message))
-            .transpose()?;
+            .then(|| violations.take_parsed(fields::within(site, "message", &message, fields::message)))
+            .flatten();
         let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
             value.and_then(|value| violations.take(field, fields::timestamp(value)))
         };
