@@ -165,13 +165,13 @@ async fn sigterm_drains() {
     let key = prepare(&data_dir).await;
     let client = serving.client(&key);
     create_account(&client, &server).await;
-    let request = TailLogEntriesRequest { parent: SITE.to_owned(), ..TailLogEntriesRequest::default() };
-    let mut tail = client.logs().tail_log_entries(request).await.expect("a tail").into_inner();
     let mut health = HealthClient::new(bare_channel(&serving.address));
     let mut watch = health.watch(HealthCheckRequest::default()).await.expect("a watch").into_inner();
     assert_eq!(watch.message().await.expect("a state").expect("one").status, 1);
     let letters = send(&client, 100).await;
     server.wait_until(|journal| journal.letters.len() >= 10).await;
+    let request = TailLogEntriesRequest { parent: SITE.to_owned(), ..TailLogEntriesRequest::default() };
+    let mut tail = client.logs().tail_log_entries(request).await.expect("a tail").into_inner();
 
     let start = Instant::now();
     serving.signal(Signal::SIGTERM);
