@@ -82,8 +82,10 @@ impl DataDir {
 impl Drop for DataDir {
     fn drop(&mut self) {
         if let Some(postmaster) = self.postmaster() {
-            // Nothing to be done where it is just going.
-            let _ = kill(postmaster, Signal::SIGQUIT);
+            // Gone in an instant; while it goes it still has files in the folder.
+            while kill(postmaster, Signal::SIGQUIT).is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
