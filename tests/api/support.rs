@@ -173,7 +173,15 @@ impl Postroom {
             drain_wait: Duration::ZERO,
             reflection: true,
         };
-        self.serving = Some(tokio::spawn(app::run(listener, options, self.shutdown.clone())));
+        let running = app::run(listener, options, self.shutdown.clone());
+        self.serving = Some(tokio::spawn(async move {
+            let result = running.await;
+            if let Err(error) = &result {
+                // Otherwise the clients' errors would be all that is seen of it.
+                eprintln!("the server ended: {error:?}");
+            }
+            result
+        }));
     }
 
     /// Stops as SIGTERM does, and waits for the end.
