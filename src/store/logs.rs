@@ -6,12 +6,13 @@
 use std::collections::BTreeMap;
 
 use sqlx::{query, query_as, query_scalar};
-use time::{Duration, OffsetDateTime};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::lines::{bounds, decode, encode};
 use super::queue::{self, Outcome};
 use super::{Store, StoreError};
-use crate::domain::log::{Chunk, Entry, EntryKind, Log, LogId};
+use crate::domain::log::{Chunk, Log, LogId};
 use crate::domain::site::SiteId;
 
 /// First key of the advisory locks by which writers of one site queue up.
@@ -61,7 +62,7 @@ pub async fn record(
         append(&mut transaction, site, chunks).await?;
     }
     transaction.commit().await?;
-    store.changes.recorded(site);
+    store.changes.recorded(site, &counted);
     Ok(counted)
 }
 
@@ -330,80 +331,4 @@ pub async fn read_back(
     .into_iter()
     .map(|row| row.into_chunk(site))
     .collect()
-}
-
-fn bounds(entries: &[Entry]) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let first = entries.iter().map(|entry| entry.time).min()?;
-    let last = entries.iter().map(|entry| entry.time).max()?;
-    Some((first, last))
-}
-
-const fn kind_letter(kind: EntryKind) -> char {
-    match kind {
-        EntryKind::Error => 'E',
-        EntryKind::Client => 'C',
-        EntryKind::Server => 'S',
-        EntryKind::Connection => 'N',
-        EntryKind::Data => 'D',
-    }
-}
-
-/// One line an entry: microseconds since the first, letter of the kind, text. Entries have no line feeds of their own;
-/// what slipped through becomes a space, so that a hostile text cannot make an entry.
-fn encode(entries: &[Entry], first: OffsetDateTime) -> String {
-    let mut lines = String::with_capacity(entries.iter().map(|entry| entry.text.len() + 12).sum());
-    for entry in entries {
-        let microseconds = (entry.time - first).whole_microseconds();
-        lines.push_str(&microseconds.to_string());
-        lines.push(' ');
-        lines.push(kind_letter(entry.kind));
-        lines.push(' ');
-        lines.extend(entry.text.chars().map(|c| if matches!(c, '\n' | '\0') { ' ' } else { c }));
-        lines.push('\n');
-    }
-    lines
-}
-
-fn decode(lines: &str, first: OffsetDateTime) -> Result<Vec<Entry>, StoreError> {
-    let entry = |line: &str| {
-        let (microseconds, rest) = line.split_once(' ')?;
-        let (letter, text) = rest.split_once(' ')?;
-        let kind = match letter {
-            "E" => EntryKind::Error,
-            "C" => EntryKind::Client,
-            "S" => EntryKind::Server,
-            "N" => EntryKind::Connection,
-            "D" => EntryKind::Data,
-            _ => return None,
-        };
-        let time = first + Duration::microseconds(microseconds.parse().ok()?);
-        Some(Entry { time, kind, text: text.to_owned() })
-    };
-    lines.split_terminator('\n').map(|line| entry(line).ok_or(StoreError::Corrupt("transcript"))).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use time::{Duration, OffsetDateTime};
-
-    use super::{Entry, EntryKind, bounds, decode, encode};
-
-    proptest! {
-        #[test]
-        fn chunks_come_back_as_they_were(texts in prop::collection::vec(("[^\n\0]{0,40}", 0_i64..10_000_000), 1..20)) {
-            let kinds = [EntryKind::Error, EntryKind::Client, EntryKind::Server, EntryKind::Connection, EntryKind::Data];
-            let entries: Vec<Entry> = texts
-                .into_iter()
-                .zip(kinds.into_iter().cycle())
-                .map(|((text, offset), kind)| Entry {
-                    time: OffsetDateTime::UNIX_EPOCH + Duration::microseconds(offset),
-                    kind,
-                    text,
-                })
-                .collect();
-            let (first, _) = bounds(&entries).expect("at least one");
-            prop_assert_eq!(decode(&encode(&entries, first), first).expect("readable"), entries);
-        }
-    }
 }

@@ -5,6 +5,7 @@ pub mod changes;
 pub mod checks;
 mod error;
 pub mod keys;
+mod lines;
 pub mod logs;
 pub mod messages;
 pub mod passwords;

@@ -135,7 +135,8 @@ struct ClaimRow {
     utf8_headers: bool,
 }
 
-/// Claims up to `limit` due letters of an account that may send: counts their attempts and leases them.
+/// Claims up to `limit` due letters of an account that may send: counts their attempts and leases them. Nothing is
+/// claimed for a replica whose heartbeat was not heard within half a lease.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -154,6 +155,13 @@ pub async fn claim(store: &Store, lane: &Lane, replica: Uuid, limit: i64) -> Res
                           where r.replica_id = q.leased_by
                             and r.heartbeat_time > now() - $5::interval
                       ))
+                 -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
+                 -- would have its letters claimed, and sent, by everybody else as well.
+                 and exists (
+                     select from replicas r
+                     where r.replica_id = $3
+                       and r.heartbeat_time > now() - $5::interval / 2
+                 )
                  -- An account or a site that was switched off keeps its mail waiting.
                  and exists (select from accounts a where a.site_id = $1 and a.account_id = $2 and a.active)
                  and exists (select from settings s where s.site_id = $1 and s.enabled is distinct from false)
