@@ -218,7 +218,7 @@ async fn a_repeated_request_answers_with_the_first_result() {
             loop {
                 match client.create_account(request.clone()).await {
                     Err(busy) if busy.code() == Code::Unavailable => {
-                        assert_eq!(reason(&busy).1, "STORE_UNAVAILABLE")
+                        assert_eq!(reason(&busy).1, "STORE_UNAVAILABLE");
                     }
                     other => return other,
                 }
