@@ -9,9 +9,10 @@ use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::lines::{bounds, decode, encode};
 use super::queue::{self, Outcome};
-use super::{Store, StoreError, log_lines};
-use crate::domain::log::{Chunk, Entry, Log, LogId};
+use super::{Store, StoreError};
+use crate::domain::log::{Chunk, Log, LogId};
 use crate::domain::site::SiteId;
 
 /// First key of the advisory locks by which writers of one site queue up.
@@ -61,7 +62,7 @@ pub async fn record(
         append(&mut transaction, site, chunks).await?;
     }
     transaction.commit().await?;
-    store.changes.recorded(site);
+    store.changes.recorded(site, &counted);
     Ok(counted)
 }
 
@@ -330,10 +331,4 @@ pub async fn read_back(
     .into_iter()
     .map(|row| row.into_chunk(site))
     .collect()
-}
-
-fn bounds(entries: &[Entry]) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let first = entries.iter().map(|entry| entry.time).min()?;
-    let last = entries.iter().map(|entry| entry.time).max()?;
-    Some((first, last))
 }
