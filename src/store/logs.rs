@@ -78,7 +78,7 @@ async fn append(
     let mut rows = ChunkRows::default();
     for chunk in chunks {
         let Some((first, last)) = bounds(&chunk.entries) else { continue };
-        let lines = log_lines::encode(&chunk.entries, first);
+        let lines = encode(&chunk.entries, first);
         let size = i64::try_from(lines.len()).unwrap_or(i64::MAX);
         let log = logs.entry(chunk.log).or_insert((0, last));
         log.0 += size;
@@ -250,7 +250,7 @@ impl ChunkRow {
             log: LogId::parse(&self.log_id).ok_or(StoreError::Corrupt("log id"))?,
             session: self.session_id,
             message: self.message_id.map(|message| (message, self.attempt)),
-            entries: log_lines::decode(&self.lines, self.first_time)?,
+            entries: decode(&self.lines, self.first_time)?,
         };
         Ok(StoredChunk { position: self.position, chunk })
     }
