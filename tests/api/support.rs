@@ -364,7 +364,8 @@ pub(crate) fn letter(from: &str, to: &[&str]) -> Message {
 /// Code, reason and metadata of an error of ours.
 pub(crate) fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
-    let information = details.error_info().expect("ErrorInfo in every error of ours");
+    let information =
+        details.error_info().unwrap_or_else(|| panic!("ErrorInfo in every error of ours: {status:?}"));
     assert_eq!(information.domain, "postroom");
     (status.code(), information.reason.clone())
 }

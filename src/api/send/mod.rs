@@ -104,7 +104,7 @@ impl Service {
     /// The letter when it is no longer waiting or under way, or when the time is over.
     async fn outcome(&self, site: &SiteId, id: Uuid, wait: Duration) -> Result<Message, Problem> {
         let end = Instant::now() + wait;
-        let mut recorded = self.0.store.changes().watch(site);
+        let mut recorded = self.0.store.changes().watch_letter(id);
         loop {
             recorded.mark_unchanged();
             let message = find(&self.0, site, id).await?;
