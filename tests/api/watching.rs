@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::stream::{StreamExt as _, iter};
 use postroom::api::proto::log_entry::Kind;
 use postroom::api::proto::message::State;
 use postroom::api::proto::tail_log_entries_request::Start;
@@ -207,9 +206,16 @@ async fn a_reader_that_reconnects_misses_nothing_and_sees_nothing_twice() {
     let mut reader = Reader::start(&postroom).await;
     let mut seen = Vec::new();
     let sending = async {
-        let letters = (0..30).map(|number| letter(FROM, &[&format!("r{number}@example.org")]));
-        let sent = iter(letters.map(|letter| postroom.send_and_wait(letter)));
-        sent.buffer_unordered(4).collect::<Vec<_>>().await
+        // A few at once.
+        let each = async |first: usize| {
+            let mut sent = Vec::new();
+            for number in (first..30).step_by(3) {
+                sent.push(postroom.send_and_wait(letter(FROM, &[&format!("r{number}@example.org")])).await);
+            }
+            sent
+        };
+        let (one, two, three) = tokio::join!(each(0), each(1), each(2));
+        [one, two, three].concat()
     };
     // Leaves after each response, while letters are being sent.
     let reading = async {
