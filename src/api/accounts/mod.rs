@@ -37,8 +37,8 @@ impl AccountsService for Service {
         &self,
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let account = to_the_end(async move { saving::create(&api, &site, request).await }).await?;
         Ok(Response::new(CreateAccountResponse { account: Some(account) }))
@@ -48,8 +48,8 @@ impl AccountsService for Service {
         &self,
         request: Request<GetAccountRequest>,
     ) -> Result<Response<GetAccountResponse>, Status> {
-        let (site, id) = fields::account("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        let named = fields::account("name", &request.get_ref().name);
+        let (site, id) = self.0.authorise(request.metadata(), Right::ReadAccounts, named).await?;
         let account = find(&self.0.store, &site, id).await?;
         Ok(Response::new(GetAccountResponse { account: Some(convert::account(&account)) }))
     }
@@ -58,8 +58,8 @@ impl AccountsService for Service {
         &self,
         request: Request<ListAccountsRequest>,
     ) -> Result<Response<ListAccountsResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ReadAccounts, named).await?;
         let ListAccountsRequest { parent, page_size, page_token, active, sender_email, check_state } =
             request.into_inner();
         let size = page::size(page_size)?;
@@ -82,8 +82,8 @@ impl AccountsService for Service {
         request: Request<UpdateAccountRequest>,
     ) -> Result<Response<UpdateAccountResponse>, Status> {
         let name = request.get_ref().account.as_ref().map(|account| account.name.as_str());
-        let (site, id) = fields::account("account.name", name.unwrap_or_default())?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::account("account.name", name.unwrap_or_default());
+        let (site, id) = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let account = to_the_end(async move { saving::update(&api, &site, id, request).await }).await?;
         Ok(Response::new(UpdateAccountResponse { account: Some(account) }))
@@ -93,8 +93,8 @@ impl AccountsService for Service {
         &self,
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
-        let (site, id) = fields::account("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::account("name", &request.get_ref().name);
+        let (site, id) = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         to_the_end(async move { delete(&api, &site, id, request).await }).await?;
         Ok(Response::new(DeleteAccountResponse {}))
@@ -104,8 +104,8 @@ impl AccountsService for Service {
         &self,
         request: Request<CheckAccountRequest>,
     ) -> Result<Response<CheckAccountResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let response = to_the_end(async move { check(&api, &site, request).await }).await?;
         Ok(Response::new(response))

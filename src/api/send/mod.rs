@@ -49,8 +49,8 @@ impl SendService for Service {
         &self,
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::Send, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::Send, named).await?;
         let (id, now) = (Uuid::now_v7(), self.0.store.clock().now());
         let Submission { draft, request, validate_only, wait } =
             Submission::parse(&self.0, &site, request.into_inner(), id, now)?;
@@ -69,8 +69,8 @@ impl SendService for Service {
         &self,
         request: Request<GetMessageRequest>,
     ) -> Result<Response<GetMessageResponse>, Status> {
-        let (site, id) = fields::message("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ReadMessages, Some(&site)).await?;
+        let named = fields::message("name", &request.get_ref().name);
+        let (site, id) = self.0.authorise(request.metadata(), Right::ReadMessages, named).await?;
         let message = find(&self.0, &site, id).await?;
         Ok(Response::new(GetMessageResponse { message: Some(convert::message(message)) }))
     }
@@ -79,8 +79,8 @@ impl SendService for Service {
         &self,
         request: Request<ListMessagesRequest>,
     ) -> Result<Response<ListMessagesResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ReadMessages, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ReadMessages, named).await?;
         let mut request = request.into_inner();
         let size = page::size(request.page_size)?;
         let page_token = std::mem::take(&mut request.page_token);
