@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tonic::transport::Server;
@@ -32,6 +33,9 @@ use crate::vault::Vault;
 /// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// A database that is started together with the server may take so long.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+const START_RETRY: Duration = Duration::from_millis(500);
 /// The name by which we greet servers where the machine has none to offer.
 const DEFAULT_HELO: &str = "localhost";
 
@@ -57,6 +61,25 @@ pub struct AppOptions {
     pub drain_wait: Duration,
     /// Whether reflection is served.
     pub reflection: bool,
+}
+
+/// Brings the schema up to date and the clock in step; waits a while for a database that is not there yet.
+async fn prepare(store: &Store, shutdown: &Shutdown) -> Result<(), StoreError> {
+    let soft = shutdown.soft();
+    let patience = Instant::now() + START_PATIENCE;
+    loop {
+        let prepared = async {
+            store.migrate().await?;
+            store.synchronise().await
+        };
+        match prepared.await {
+            Err(StoreError::Unavailable(error)) if Instant::now() < patience && !soft.is_cancelled() => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "waiting for the database");
+            }
+            other => return other,
+        }
+        let _ = soft.run_until_cancelled(tokio::time::sleep(START_RETRY)).await;
+    }
 }
 
 type MakeSpan = fn(&http::Request<Body>) -> Span;
@@ -103,8 +126,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         reflection,
     } = options;
     let store = Store::open(&database_url, vault, Clock::default())?;
-    store.migrate().await?;
-    store.synchronise().await?;
+    prepare(&store, &shutdown).await?;
     let connector = Arc::new(Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,
         egress: Policy::parse(&egress_allow.join(","), &egress_ports.join(","))?,

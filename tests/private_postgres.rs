@@ -112,6 +112,8 @@ async fn two_that_start_at_once_share_one_cluster() -> Outcome {
 async fn cluster_outlives_a_killed_server_and_is_attached_to() -> Outcome {
     let folder = temporary_folder()?;
     let mut server = another_process(&std::env::current_exe()?, "server_starts_and_stops", folder.path())
+        // It stays open, so that the part holds the cluster until it is killed.
+        .stdin(Stdio::piped())
         .process_group(0)
         .spawn()?;
     let output = server.stdout.take().ok_or("no output")?;

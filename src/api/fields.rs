@@ -36,6 +36,11 @@ impl Violations {
         result.map_err(|error| self.add(field, error.to_string())).ok()
     }
 
+    /// The value, or `None` with the bad fields of the problem noted.
+    pub(super) fn take_parsed<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
+        result.map_err(|problem| self.0.extend(problem.violations)).ok()
+    }
+
     /// Everything that is wrong, for a call that cannot go on.
     pub(super) fn problem(self) -> Problem {
         Problem::invalid(self.0)

@@ -1,11 +1,14 @@
-//! Too large a request: tonic answers it `OUT_OF_RANGE`; the contract says `RESOURCE_EXHAUSTED`, `MESSAGE_TOO_LARGE`.
+//! Too large a request: tonic has words and codes of its own; the contract says `RESOURCE_EXHAUSTED`, `MESSAGE_TOO_LARGE`.
 
 use tonic::{Code, Status};
 
 use crate::domain::error::{Problem, Reason};
 
-/// What tonic's message for too large a request contains.
-const TONIC_TOO_LARGE: &str = "decoded message length too large";
+/// Code and words of tonic for too large a request, and for a compressed one that unpacks to too much.
+const TONIC_TOO_LARGE: [(Code, &str); 2] = [
+    (Code::OutOfRange, "decoded message length too large"),
+    (Code::ResourceExhausted, "exceeded while decompressing message"),
+];
 
 /// The answer to a call, translated where it says that the request was too large; others as they are.
 pub fn translate_too_large<Body: Default>(
@@ -13,7 +16,7 @@ pub fn translate_too_large<Body: Default>(
     max_letter_bytes: usize,
 ) -> http::Response<Body> {
     let too_large = Status::from_header_map(response.headers()).is_some_and(|status| {
-        status.code() == Code::OutOfRange && status.message().contains(TONIC_TOO_LARGE)
+        TONIC_TOO_LARGE.iter().any(|(code, words)| status.code() == *code && status.message().contains(words))
     });
     if too_large { Status::from(problem(max_letter_bytes)).into_http() } else { response }
 }

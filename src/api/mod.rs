@@ -68,16 +68,28 @@ impl Api {
         Arc::new(Self { authenticator: Authenticator::new(store.clone()), store, connector, options, stop })
     }
 
-    /// The caller of a call, if it has the right, for this site where one is named.
-    async fn authorise(
+    /// What a call names, if its caller has the right for the site of it. The key is looked at first: who has none learns
+    /// nothing, not even that a name is malformed.
+    async fn authorise<T: OfSite>(
         &self,
         metadata: &MetadataMap,
         right: Right,
-        site: Option<&SiteId>,
-    ) -> Result<Credentials, Problem> {
+        named: Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        self.admit(metadata, right, named).await.map(|(_, named)| named)
+    }
+
+    /// The same with the credentials, for a stream that asks again.
+    async fn admit<T: OfSite>(
+        &self,
+        metadata: &MetadataMap,
+        right: Right,
+        named: Result<T, Problem>,
+    ) -> Result<(Credentials, T), Problem> {
         let credentials = self.authenticator.caller(metadata).await?;
-        credentials.caller.may(right, site)?;
-        Ok(credentials)
+        let named = named?;
+        credentials.caller.may(right, named.site())?;
+        Ok((credentials, named))
     }
 
     /// The settings of a site.
@@ -94,6 +106,30 @@ impl Api {
         }
         let text = format!("{} is switched off in its settings", site.name());
         Err(Problem::new(Reason::SiteDisabled, text).with("site", site.name()))
+    }
+}
+
+/// Something that a request names, and the site it is of.
+trait OfSite {
+    /// The site; none for what is above all sites.
+    fn site(&self) -> Option<&SiteId>;
+}
+
+impl OfSite for () {
+    fn site(&self) -> Option<&SiteId> {
+        None
+    }
+}
+
+impl OfSite for SiteId {
+    fn site(&self) -> Option<&SiteId> {
+        Some(self)
+    }
+}
+
+impl<T> OfSite for (SiteId, T) {
+    fn site(&self) -> Option<&SiteId> {
+        Some(&self.0)
     }
 }
 

@@ -37,7 +37,7 @@ impl SettingsService for Service {
         &self,
         request: Request<CreateSiteRequest>,
     ) -> Result<Response<CreateSiteResponse>, Status> {
-        self.0.authorise(request.metadata(), Right::ManageSites, None).await?;
+        self.0.authorise(request.metadata(), Right::ManageSites, Ok(())).await?;
         let CreateSiteRequest { site_id, site } = request.into_inner();
         let ProtoSite { name: _, display_name, create_time: _ } = site.unwrap_or_default();
         let mut violations = Violations::default();
@@ -60,8 +60,8 @@ impl SettingsService for Service {
     }
 
     async fn get_site(&self, request: Request<GetSiteRequest>) -> Result<Response<GetSiteResponse>, Status> {
-        let id = fields::site("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ReadSite, Some(&id)).await?;
+        let named = fields::site("name", &request.get_ref().name);
+        let id = self.0.authorise(request.metadata(), Right::ReadSite, named).await?;
         let site = sites::find(&self.0.store, &id).await.map_err(Problem::from)?;
         let site = site.ok_or_else(|| Problem::not_found(id.name()))?;
         Ok(Response::new(GetSiteResponse { site: Some(site_to_proto(site)) }))
@@ -96,8 +96,8 @@ impl SettingsService for Service {
         &self,
         request: Request<GetSettingsRequest>,
     ) -> Result<Response<GetSettingsResponse>, Status> {
-        let site = fields::settings_site("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ManageSettings, Some(&site)).await?;
+        let named = fields::settings_site("name", &request.get_ref().name);
+        let site = self.0.authorise(request.metadata(), Right::ManageSettings, named).await?;
         let found = settings::find(&self.0.store, &site).await.map_err(Problem::from)?;
         let found = found.ok_or_else(|| Problem::not_found(site.name()))?;
         Ok(Response::new(GetSettingsResponse { settings: Some(settings_to_proto(&found)) }))
@@ -109,8 +109,8 @@ impl SettingsService for Service {
     ) -> Result<Response<UpdateSettingsResponse>, Status> {
         let wanted = request.get_ref().settings.as_ref();
         let name = wanted.map(|settings| settings.name.as_str()).unwrap_or_default();
-        let site = fields::settings_site("settings.name", name)?;
-        self.0.authorise(request.metadata(), Right::ManageSettings, Some(&site)).await?;
+        let named = fields::settings_site("settings.name", name);
+        let site = self.0.authorise(request.metadata(), Right::ManageSettings, named).await?;
         let UpdateSettingsRequest { settings: wanted, update_mask } = request.into_inner();
         let wanted = wanted.unwrap_or_default();
         let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();

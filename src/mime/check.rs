@@ -56,15 +56,36 @@ pub(super) fn check(letter: &Composed<'_>) -> Result<Vec<ContentType>, Vec<Viola
             check_name(mailbox, &format!("{path}[{index}]"), &mut violations);
         }
     }
-    if letter.subject.contains(char::is_control) {
+    let (content_types, of_parts) = check_parts(letter.subject, letter.attachments, letter.headers);
+    violations.extend(of_parts);
+    if violations.is_empty() { Ok(content_types) } else { Err(violations) }
+}
+
+/// What is wrong with the parts of a letter that are no addresses, so that it can be told together with bad ones.
+pub(crate) fn bad_parts(
+    subject: &str,
+    attachments: &[Attachment<'_>],
+    headers: &[(String, String)],
+) -> Vec<Violation> {
+    check_parts(subject, attachments, headers).1
+}
+
+/// The content types of the attachments that are right, and all violations.
+fn check_parts(
+    subject: &str,
+    attachments: &[Attachment<'_>],
+    headers: &[(String, String)],
+) -> (Vec<ContentType>, Vec<Violation>) {
+    let mut violations = Vec::new();
+    if subject.contains(char::is_control) {
         violations.push(no_control("composed.subject"));
     }
-    if letter.subject.chars().count() > MAX_SUBJECT_CHARS {
+    if subject.chars().count() > MAX_SUBJECT_CHARS {
         violations.push(Violation::new("composed.subject", "must be at most 10,000 characters"));
     }
-    let content_types = check_attachments(letter.attachments, &mut violations);
-    check_headers(letter.headers, &mut violations);
-    if violations.is_empty() { Ok(content_types) } else { Err(violations) }
+    let content_types = check_attachments(attachments, &mut violations);
+    check_headers(headers, &mut violations);
+    (content_types, violations)
 }
 
 fn no_control(field: impl Into<String>) -> Violation {

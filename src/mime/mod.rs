@@ -16,6 +16,8 @@ pub mod raw;
 mod tests;
 pub mod words;
 
+pub(crate) use self::check::bad_parts;
+
 /// Longest line in bytes without its CRLF (RFC 5322 2.1.1).
 pub const MAX_LINE_BYTES: usize = 998;
 

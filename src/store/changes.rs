@@ -2,9 +2,11 @@
 //! everybody who listens here also looks there every second or so.
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
+use uuid::Uuid;
 
 use super::queue::Lane;
 use crate::domain::site::SiteId;
@@ -12,7 +14,8 @@ use crate::domain::site::SiteId;
 /// Who waits for what.
 #[derive(Debug, Default)]
 pub struct Changes {
-    sites: Mutex<HashMap<SiteId, watch::Sender<u64>>>,
+    sites: Topics<SiteId>,
+    letters: Topics<Uuid>,
     due: Mutex<HashSet<Lane>>,
     due_added: Notify,
 }
@@ -21,18 +24,21 @@ impl Changes {
     /// Wakes whenever letters or transcripts of the site were recorded by this process.
     #[must_use]
     pub fn watch(&self, site: &SiteId) -> watch::Receiver<u64> {
-        lock(&self.sites).entry(site.clone()).or_default().subscribe()
+        self.sites.watch(site)
     }
 
-    /// Tells those who watch the site; forgets sites that nobody watches.
-    pub(super) fn recorded(&self, site: &SiteId) {
-        let mut sites = lock(&self.sites);
-        if let Some(sender) = sites.get(site) {
-            if sender.receiver_count() == 0 {
-                sites.remove(site);
-            } else {
-                sender.send_modify(|count| *count = count.wrapping_add(1));
-            }
+    /// Wakes whenever an outcome of this letter was recorded by this process. A caller that waits for one letter is not
+    /// woken by all the others of its site: a hundred such callers would ask ten thousand times.
+    #[must_use]
+    pub fn watch_letter(&self, message: Uuid) -> watch::Receiver<u64> {
+        self.letters.watch(&message)
+    }
+
+    /// Tells those who watch the site, and those who watch the letters whose outcome counted.
+    pub(super) fn recorded(&self, site: &SiteId, counted: &[Uuid]) {
+        self.sites.tell(site);
+        for message in counted {
+            self.letters.tell(message);
         }
     }
 
@@ -50,6 +56,41 @@ impl Changes {
                 return due;
             }
             self.due_added.notified().await;
+        }
+    }
+}
+
+/// A topic more than so many, and those that nobody watches any more are forgotten.
+const TOPICS: usize = 1_024;
+
+/// Who watches what.
+#[derive(Debug)]
+struct Topics<Topic>(Mutex<HashMap<Topic, watch::Sender<u64>>>);
+
+impl<Topic> Default for Topics<Topic> {
+    fn default() -> Self {
+        Self(Mutex::default())
+    }
+}
+
+impl<Topic: Clone + Eq + Hash> Topics<Topic> {
+    fn watch(&self, topic: &Topic) -> watch::Receiver<u64> {
+        let mut topics = lock(&self.0);
+        if topics.len() >= TOPICS {
+            topics.retain(|_, sender| sender.receiver_count() > 0);
+        }
+        topics.entry(topic.clone()).or_default().subscribe()
+    }
+
+    /// Tells those who watch the topic; forgets one that nobody watches.
+    fn tell(&self, topic: &Topic) {
+        let mut topics = lock(&self.0);
+        if let Some(sender) = topics.get(topic) {
+            if sender.receiver_count() == 0 {
+                topics.remove(topic);
+            } else {
+                sender.send_modify(|count| *count = count.wrapping_add(1));
+            }
         }
     }
 }

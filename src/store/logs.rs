@@ -9,10 +9,11 @@ use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::lines::{bounds, decode, encode};
 use super::queue::{self, Outcome};
-use super::{Store, StoreError, log_lines};
+use super::{Store, StoreError};
 use crate::domain::account::Origin;
-use crate::domain::log::{Chunk, Entry, Log, LogId, LogOwner};
+use crate::domain::log::{Chunk, Log, LogId, LogOwner};
 use crate::domain::site::SiteId;
 
 /// First key of the advisory locks by which writers of one site queue up.
@@ -62,7 +63,7 @@ pub async fn record(
         append(&mut transaction, site, chunks).await?;
     }
     transaction.commit().await?;
-    store.changes.recorded(site);
+    store.changes.recorded(site, &counted);
     Ok(counted)
 }
 
@@ -78,7 +79,7 @@ async fn append(
     let mut rows = ChunkRows::default();
     for chunk in chunks {
         let Some((first, last)) = bounds(&chunk.entries) else { continue };
-        let lines = log_lines::encode(&chunk.entries, first);
+        let lines = encode(&chunk.entries, first);
         let size = i64::try_from(lines.len()).unwrap_or(i64::MAX);
         let log = logs.entry(chunk.log).or_insert((0, last));
         log.0 += size;
@@ -260,7 +261,7 @@ impl ChunkRow {
             log: LogId::parse(&self.log_id).ok_or(StoreError::Corrupt("log id"))?,
             session: self.session_id,
             message: self.message_id.map(|message| (message, self.attempt)),
-            entries: log_lines::decode(&self.lines, self.first_time)?,
+            entries: decode(&self.lines, self.first_time)?,
         };
         Ok(StoredChunk { position: self.position, chunk })
     }
@@ -341,10 +342,4 @@ pub async fn read_back(
     .into_iter()
     .map(|row| row.into_chunk(site))
     .collect()
-}
-
-fn bounds(entries: &[Entry]) -> Option<(OffsetDateTime, OffsetDateTime)> {
-    let first = entries.iter().map(|entry| entry.time).min()?;
-    let last = entries.iter().map(|entry| entry.time).max()?;
-    Some((first, last))
 }

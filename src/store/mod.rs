@@ -6,7 +6,7 @@ pub mod changes;
 pub mod checks;
 mod error;
 pub mod keys;
-mod log_lines;
+mod lines;
 pub mod logs;
 pub mod messages;
 pub mod passwords;
@@ -16,6 +16,7 @@ pub mod senders;
 pub mod settings;
 pub mod sites;
 
+use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +29,9 @@ pub use self::error::StoreError;
 use crate::domain::clock::Clock;
 use crate::vault::Vault;
 
-/// Connections of one replica: enough to keep two cores of Postgres busy, few enough for several replicas at the
-/// default `max_connections` of 100.
-const MAX_CONNECTIONS: u32 = 16;
+/// Connections of one replica: a few are there before they are needed, since a login costs milliseconds; at most as
+/// many as keep two cores of Postgres busy, and leave room for several replicas at the default `max_connections` of 100.
+const CONNECTIONS: RangeInclusive<u32> = 2..=16;
 /// How long a caller waits for a connection; within it a store that is gone is told (CASES 53: 2 s).
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Limits set on every connection: nothing waits without one.
@@ -47,6 +48,8 @@ const SESSION_LIMITS: [(&str, &str); 4] = [
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    /// A connection of its own for the heartbeat: however busy the others are, leases are kept alive.
+    pulse: PgPool,
     vault: Arc<Vault>,
     clock: Clock,
     changes: Arc<Changes>,
@@ -59,13 +62,17 @@ impl Store {
     /// When the URL is none.
     pub fn open(url: &str, vault: Arc<Vault>, clock: Clock) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)?.application_name("postroom").options(SESSION_LIMITS);
-        let pool = PgPoolOptions::new()
-            .max_connections(MAX_CONNECTIONS)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, _| Box::pin(clean(connection)))
-            .connect_lazy_with(options);
-        Ok(Self { pool, vault, clock, changes: Arc::default() })
+        let pool = |connections: RangeInclusive<u32>| {
+            PgPoolOptions::new()
+                .min_connections(*connections.start())
+                .max_connections(*connections.end())
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .test_before_acquire(false)
+                .before_acquire(|connection, _| Box::pin(clean(connection)))
+                .connect_lazy_with(options.clone())
+        };
+        let (work, pulse) = (pool(CONNECTIONS), pool(0..=1));
+        Ok(Self { pool: work, pulse, vault, clock, changes: Arc::default() })
     }
 
     /// Brings the schema up to date. Two servers that start at once wait for one another (advisory lock).
@@ -106,14 +113,14 @@ impl Store {
     /// # Errors
     /// When the database does not answer.
     pub async fn synchronise(&self) -> Result<(), StoreError> {
-        let now = query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.pool).await?;
+        let now = query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.pulse).await?;
         self.clock.set(now);
         Ok(())
     }
 
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
-        self.pool.close().await;
+        tokio::join!(self.pool.close(), self.pulse.close());
     }
 }
 

@@ -72,7 +72,7 @@ pub async fn heartbeat(store: &Store, replica: Uuid) -> Result<(), StoreError> {
          on conflict (replica_id) do update set heartbeat_time = now()",
         replica,
     )
-    .execute(&store.pool)
+    .execute(&store.pulse)
     .await?;
     Ok(())
 }
@@ -137,8 +137,8 @@ struct ClaimRow {
     is_own: bool,
 }
 
-/// Claims up to `limit` due letters of an account that may send: counts their attempts and leases them. A replica whose
-/// heartbeat is not heard gets none.
+/// Claims up to `limit` due letters of an account that may send: counts their attempts and leases them. Nothing is
+/// claimed for a replica whose heartbeat was not heard within half a lease.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -157,11 +157,12 @@ pub async fn claim(store: &Store, lane: &Lane, replica: Uuid, limit: i64) -> Res
                           where r.replica_id = q.leased_by
                             and r.heartbeat_time > now() - $5::interval
                       ))
-                 -- A lease of a replica that is not heard is free at once: two workers would have the letter.
+                 -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
+                 -- would have its letters claimed, and sent, by everybody else as well.
                  and exists (
                      select from replicas r
                      where r.replica_id = $3
-                       and r.heartbeat_time > now() - $5::interval
+                       and r.heartbeat_time > now() - $5::interval / 2
                  )
                  -- An account or a site that was switched off keeps its mail waiting.
                  and exists (select from accounts a where a.site_id = $1 and a.account_id = $2 and a.active)

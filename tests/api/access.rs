@@ -14,6 +14,7 @@ use postroom::api::proto::{
     Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
+use postroom::domain::clock::Clock;
 use postroom::domain::site::SiteId;
 use postroom::store::keys;
 use time::OffsetDateTime;
@@ -164,6 +165,10 @@ async fn key_with(postroom: &Postroom, scope: Scope, expire_time: Option<OffsetD
     (caller.key_id, String::from_utf8(key.expose().to_vec()).expect("ASCII"))
 }
 
+fn now() -> OffsetDateTime {
+    Clock::default().now()
+}
+
 async fn revoke(postroom: &Postroom, key_id: Uuid) {
     let store = postroom.store();
     assert!(keys::revoke(&store, key_id).await.expect("revoked"));
@@ -173,7 +178,7 @@ async fn revoke(postroom: &Postroom, key_id: Uuid) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_rpc_serves_without_a_good_key() {
     let postroom = Postroom::start().await;
-    let past = OffsetDateTime::now_utc() - Duration::from_secs(1);
+    let past = now() - Duration::from_secs(1);
     let (_, expired) = key_with(&postroom, Scope::AllSites, Some(past)).await;
     let (revoked_id, revoked) = key_with(&postroom, Scope::AllSites, None).await;
     revoke(&postroom, revoked_id).await;
@@ -323,7 +328,7 @@ async fn a_revoked_key_is_dead_soon_even_in_the_middle_of_a_stream() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_key_ends_when_its_time_is_over() {
     let postroom = Postroom::start().await;
-    let end = OffsetDateTime::now_utc() + Duration::from_millis(1_500);
+    let end = now() + Duration::from_millis(1_500);
     let (_, key) = key_with(&postroom, Scope::AllSites, Some(end)).await;
     let channel = postroom.channel(&key);
     call(Rpc::GetSite, channel.clone(), &Things::missing("shop")).await.expect("good until then");
@@ -332,7 +337,7 @@ async fn a_key_ends_when_its_time_is_over() {
             break refused;
         }
     };
-    let after = OffsetDateTime::now_utc() - end;
+    let after = now() - end;
     assert_eq!(reason(&refused).1, "KEY_MISSING");
     assert!(after >= Duration::ZERO && after < Duration::from_secs(1), "{after}");
 }

@@ -82,8 +82,10 @@ impl DataDir {
 impl Drop for DataDir {
     fn drop(&mut self) {
         if let Some(postmaster) = self.postmaster() {
-            // Nothing to be done where it is just going.
-            let _ = kill(postmaster, Signal::SIGQUIT);
+            // Gone in an instant; while it goes it still has files in the folder.
+            while kill(postmaster, Signal::SIGQUIT).is_ok() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
         }
     }
 }
@@ -118,11 +120,6 @@ impl Serving {
             address.unwrap_or_else(|| panic!("no address: {heard:?} {first:?}\n{}", text_of(&output)));
         let readers = [errors, collect(stdout, &output)];
         Self { child, address, output, readers }
-    }
-
-    /// What it printed so far, on standard output and standard error.
-    pub(crate) fn output(&self) -> String {
-        text_of(&self.output)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

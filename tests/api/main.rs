@@ -7,17 +7,27 @@ mod binary;
 mod catcher;
 mod checks;
 mod deleting;
+mod filters;
 mod health;
+mod input;
+mod leases;
 mod letters;
 mod letters_compose;
+mod logs;
 mod postfix;
 mod postfix_auth;
-mod postfix_relays;
 mod process;
 mod python_client;
+mod real_letters;
+mod retries;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
+mod secrets;
 mod sending;
+mod sessions;
 mod settings;
+mod sharing;
+mod sizes;
 mod support;
+mod watching;

@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use postroom::api::proto::message::State;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::{
-    CreateAccountRequest, GetMessageRequest, ListMessagesRequest, ListSitesRequest, Message,
+    Attempt, CreateAccountRequest, GetMessageRequest, ListMessagesRequest, ListSitesRequest, Message,
     SendMessageRequest, TailLogEntriesRequest, attempt,
 };
 use tokio::task::JoinSet;
@@ -22,7 +22,7 @@ use crate::support::{Authorised, PATIENCE, SITE, bare_channel, letter, plain_acc
 
 const FROM: &str = "shop@example.com";
 /// Leases end 25 s after the last heartbeat; then the letters of a killed server are sent again.
-const AFTER_A_KILL: Duration = Duration::from_secs(120);
+const AFTER_A_KILL: Duration = Duration::from_mins(2);
 /// How long the server of these tests takes for a letter: slow enough that many are under way.
 const SLOW: Duration = Duration::from_millis(40);
 
@@ -165,13 +165,13 @@ async fn sigterm_drains() {
     let key = prepare(&data_dir).await;
     let client = serving.client(&key);
     create_account(&client, &server).await;
-    let request = TailLogEntriesRequest { parent: SITE.to_owned(), ..TailLogEntriesRequest::default() };
-    let mut tail = client.logs().tail_log_entries(request).await.expect("a tail").into_inner();
     let mut health = HealthClient::new(bare_channel(&serving.address));
     let mut watch = health.watch(HealthCheckRequest::default()).await.expect("a watch").into_inner();
     assert_eq!(watch.message().await.expect("a state").expect("one").status, 1);
     let letters = send(&client, 100).await;
     server.wait_until(|journal| journal.letters.len() >= 10).await;
+    let request = TailLogEntriesRequest { parent: SITE.to_owned(), ..TailLogEntriesRequest::default() };
+    let mut tail = client.logs().tail_log_entries(request).await.expect("a tail").into_inner();
 
     let start = Instant::now();
     serving.signal(Signal::SIGTERM);
@@ -244,7 +244,7 @@ async fn sigkill_loses_nothing() {
         let message = client.send().get_message(request).await.expect("found").into_inner().message;
         let message = message.expect("set");
         assert_eq!(message.state(), State::Sent, "{summary}");
-        let outcomes: Vec<_> = message.attempts.iter().map(|attempt| attempt.outcome()).collect();
+        let outcomes: Vec<_> = message.attempts.iter().map(Attempt::outcome).collect();
         match outcomes[..] {
             [attempt::Outcome::Sent] => assert_eq!(copies.len(), 1, "{summary}"),
             [attempt::Outcome::Interrupted, attempt::Outcome::Sent] => interrupted += 1,

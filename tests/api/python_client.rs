@@ -32,7 +32,15 @@ async fn a_python_client_goes_the_whole_way() {
         "NONE",
     ]);
     client.args(["--username", "python", "--password", PASSWORD, "--sender", "shop@example.com"]);
-    client.args(["--to", "Ann Lee <ann@example.org>", "--cc", "bob@example.org", "--bcc", "eve@example.org"]);
+    client.args([
+        "--to",
+        "Ann Lee <ann@example.org>",
+        "--cc",
+        "bob@example.org",
+        "--bcc",
+        "eve@example.org",
+        "--expect-live",
+    ]);
     // A proxy of the machine is not for the loopback.
     client.env("no_grpc_proxy", "127.0.0.1");
     let output = tokio::task::spawn_blocking(move || client.output()).await.expect("no panic");

@@ -173,7 +173,15 @@ impl Postroom {
             drain_wait: Duration::ZERO,
             reflection: true,
         };
-        self.serving = Some(tokio::spawn(app::run(listener, options, self.shutdown.clone())));
+        let running = app::run(listener, options, self.shutdown.clone());
+        self.serving = Some(tokio::spawn(async move {
+            let result = running.await;
+            if let Err(error) = &result {
+                // Otherwise the clients' errors would be all that is seen of it.
+                eprintln!("the server ended: {error:?}");
+            }
+            result
+        }));
     }
 
     /// Stops as SIGTERM does, and waits for the end.
@@ -356,7 +364,8 @@ pub(crate) fn letter(from: &str, to: &[&str]) -> Message {
 /// Code, reason and metadata of an error of ours.
 pub(crate) fn reason(status: &Status) -> (Code, String) {
     let details = status.get_error_details();
-    let information = details.error_info().expect("ErrorInfo in every error of ours");
+    let information =
+        details.error_info().unwrap_or_else(|| panic!("ErrorInfo in every error of ours: {status:?}"));
     assert_eq!(information.domain, "postroom");
     (status.code(), information.reason.clone())
 }

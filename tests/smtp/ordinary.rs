@@ -115,7 +115,12 @@ impl Behaviour {
     /// Starts it.
     pub(crate) async fn start(self) -> Server {
         let behaviour = Arc::new(self);
-        Server::scripted(move |peer| Connection::new(peer, Arc::clone(&behaviour)).run()).await
+        Server::scripted(move |peer| Arc::clone(&behaviour).serve(peer)).await
+    }
+
+    /// Serves one connection of a scripted server.
+    pub(crate) async fn serve(self: Arc<Self>, peer: Peer) -> io::Result<()> {
+        Connection::new(peer, self).run().await
     }
 
     fn rule_for(&self, event: &str) -> Option<&Rule> {

@@ -41,8 +41,8 @@ impl AccountsService for Service {
         &self,
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let account = to_the_end(async move { saving::create(&api, &site, request).await }).await?;
         Ok(Response::new(CreateAccountResponse { account: Some(account) }))
@@ -52,8 +52,8 @@ impl AccountsService for Service {
         &self,
         request: Request<GetAccountRequest>,
     ) -> Result<Response<GetAccountResponse>, Status> {
-        let (site, id) = fields::account("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        let named = fields::account("name", &request.get_ref().name);
+        let (site, id) = self.0.authorise(request.metadata(), Right::ReadAccounts, named).await?;
         let account = find(&self.0.store, &site, id).await?;
         Ok(Response::new(GetAccountResponse { account: Some(convert::account(&account)) }))
     }
@@ -62,8 +62,8 @@ impl AccountsService for Service {
         &self,
         request: Request<ListAccountsRequest>,
     ) -> Result<Response<ListAccountsResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ReadAccounts, named).await?;
         let mut request = request.into_inner();
         let size = page::size(request.page_size)?;
         let page_token = std::mem::take(&mut request.page_token);
@@ -87,8 +87,8 @@ impl AccountsService for Service {
         request: Request<UpdateAccountRequest>,
     ) -> Result<Response<UpdateAccountResponse>, Status> {
         let name = request.get_ref().account.as_ref().map(|account| account.name.as_str());
-        let (site, id) = fields::account("account.name", name.unwrap_or_default())?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::account("account.name", name.unwrap_or_default());
+        let (site, id) = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let account = to_the_end(async move { saving::update(&api, &site, id, request).await }).await?;
         Ok(Response::new(UpdateAccountResponse { account: Some(account) }))
@@ -98,8 +98,8 @@ impl AccountsService for Service {
         &self,
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
-        let (site, id) = fields::account("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::account("name", &request.get_ref().name);
+        let (site, id) = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         to_the_end(async move { delete(&api, &site, id, request).await }).await?;
         Ok(Response::new(DeleteAccountResponse {}))
@@ -109,8 +109,8 @@ impl AccountsService for Service {
         &self,
         request: Request<CheckAccountRequest>,
     ) -> Result<Response<CheckAccountResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let response = to_the_end(async move { check(&api, &site, request).await }).await?;
         Ok(Response::new(response))
@@ -120,11 +120,9 @@ impl AccountsService for Service {
         &self,
         request: Request<ResolveAccountRequest>,
     ) -> Result<Response<ResolveAccountResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ReadAccounts, Some(&site)).await?;
-        if request.get_ref().show_all {
-            self.0.authorise(request.metadata(), Right::ManageAccounts, Some(&site)).await?;
-        }
+        let named = fields::site("parent", &request.get_ref().parent);
+        let right = if request.get_ref().show_all { Right::ManageAccounts } else { Right::ReadAccounts };
+        let site = self.0.authorise(request.metadata(), right, named).await?;
         Ok(Response::new(resolve::resolve(&self.0, &site, request.into_inner()).await?))
     }
 }

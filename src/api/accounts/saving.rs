@@ -4,8 +4,9 @@ use prost::Message;
 
 use super::profile::{self, Wanted};
 use super::{convert, find, prove};
+use crate::api::Api;
+use crate::api::fields::{self, Violations};
 use crate::api::proto::{Account as ProtoAccount, CreateAccountRequest, UpdateAccountRequest};
-use crate::api::{Api, fields};
 use crate::domain::account::{Account, CheckState};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
@@ -24,11 +25,17 @@ pub(super) async fn create(
 ) -> Result<ProtoAccount, Problem> {
     let settings = api.settings_of_enabled(site).await?;
     let CreateAccountRequest { parent: _, account, request_id, validate_only } = request;
-    let account = account.ok_or_else(|| Problem::invalid_field("account", "must be set"))?;
-    let mac = api.store.vault().content_mac(REQUEST_MAC, &account.encode_to_vec());
-    let request_id = fields::request_id(&request_id)
-        .map_err(|description| Problem::invalid_field("request_id", description))?;
-    let Wanted { profile, password } = profile::parse_new(account)?;
+    let mut violations = Violations::default();
+    let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
+    let account = account.ok_or_else(|| Problem::invalid_field("account", "must be set"));
+    let account = violations.take_parsed(account);
+    let mac =
+        account.as_ref().map(|account| api.store.vault().content_mac(REQUEST_MAC, &account.encode_to_vec()));
+    let wanted = account.and_then(|account| violations.take_parsed(profile::parse_new(account)));
+    let (Some(Wanted { profile, password }), Some(mac)) = (wanted, mac) else {
+        return Err(violations.problem());
+    };
+    violations.finish()?;
     if let Some(id) = request_id
         && let Some((account, known)) = accounts::find_by_request(&api.store, site, id).await?
     {

@@ -35,8 +35,8 @@ impl LogsService for Service {
         &self,
         request: Request<ListLogsRequest>,
     ) -> Result<Response<ListLogsResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ReadLogs, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ReadLogs, named).await?;
         let ListLogsRequest { parent, page_size, page_token, account } = request.into_inner();
         let size = page::size(page_size)?;
         let store = &self.0.store;
@@ -57,8 +57,8 @@ impl LogsService for Service {
         &self,
         request: Request<ListLogEntriesRequest>,
     ) -> Result<Response<ListLogEntriesResponse>, Status> {
-        let (site, log) = fields::log("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ReadLogs, Some(&site)).await?;
+        let named = fields::log("name", &request.get_ref().name);
+        let (site, log) = self.0.authorise(request.metadata(), Right::ReadLogs, named).await?;
         let mut request = request.into_inner();
         let size = page::size(request.page_size)?;
         let page_token = std::mem::take(&mut request.page_token);
@@ -84,8 +84,8 @@ impl LogsService for Service {
         &self,
         request: Request<TailLogEntriesRequest>,
     ) -> Result<Response<Self::TailLogEntriesStream>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        let credentials = self.0.authorise(request.metadata(), Right::ReadLogs, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let (credentials, site) = self.0.admit(request.metadata(), Right::ReadLogs, named).await?;
         let stream = tail::start(&self.0, credentials, site, request.into_inner()).await?;
         Ok(Response::new(stream))
     }
@@ -172,8 +172,8 @@ impl EntryFilter {
         let session =
             (!session.is_empty()).then(|| violations.take("session", Uuid::try_parse(&session))).flatten();
         let message = (!message.is_empty())
-            .then(|| fields::within(site, "message", &message, fields::message))
-            .transpose()?;
+            .then(|| violations.take_parsed(fields::within(site, "message", &message, fields::message)))
+            .flatten();
         let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
             value.and_then(|value| violations.take(field, fields::timestamp(value)))
         };

@@ -57,23 +57,27 @@ pub(super) async fn start(
 ) -> Result<EntryStream, Problem> {
     let TailLogEntriesRequest { parent: _, logs, account, message, start, history } = request;
     let bound = [site.as_str(), &logs.join(" "), &account, &message].map(|part| part.as_bytes().to_vec());
-    let filter = parse_filter(&site, &logs, &account, &message)?;
-    let history = usize::try_from(history)
-        .ok()
-        .filter(|_| history <= MAX_HISTORY)
-        .ok_or_else(|| Problem::invalid_field("history", "must be 0 to 1,000"))?;
-    if history > 0 && start.is_some() {
-        return Err(Problem::invalid_field("history", "must not be set together with a start"));
-    }
+    let mut violations = Violations::default();
+    let filter = parse_filter(&site, &logs, &account, &message, &mut violations);
+    let history = match usize::try_from(history) {
+        Ok(1..) if start.is_some() => Err("must not be set together with a start"),
+        Ok(count) if history <= MAX_HISTORY => Ok(count),
+        _ => Err("must be 0 to 1,000"),
+    };
+    let history = violations.take("history", history).unwrap_or_default();
+    let start = start.map(|start| match start {
+        Start::ResumeToken(token) => Place::Token(token),
+        Start::StartTime(time) => Place::Time(violations.take("start_time", fields::timestamp(time))),
+    });
+    violations.finish()?;
     let mut tail =
         Tail { api: Arc::clone(api), credentials, site, filter, bound, position: 0, start_time: None };
     let mut first = Vec::new();
     match start {
-        Some(Start::ResumeToken(token)) => tail.position = tail.read_token(&token)?,
-        Some(Start::StartTime(time)) => {
-            let time = fields::timestamp(time).map_err(|rule| Problem::invalid_field("start_time", rule))?;
-            tail.filter.start_time = Some(time);
-            tail.start_time = Some(time);
+        Some(Place::Token(token)) => tail.position = tail.read_token(&token)?,
+        Some(Place::Time(time)) => {
+            tail.filter.start_time = time;
+            tail.start_time = time;
         }
         None => {
             tail.position = logs::last_position(&tail.api.store, &tail.site).await?;
@@ -85,39 +89,46 @@ pub(super) async fn start(
     Ok(ReceiverStream::new(stream))
 }
 
+/// Where a tail begins, if not now; a time is missing where it is none.
+enum Place {
+    Token(String),
+    Time(Option<OffsetDateTime>),
+}
+
 /// Which chunks a tail is about.
 fn parse_filter(
     site: &SiteId,
     logs: &[String],
     account: &str,
     message: &str,
-) -> Result<ChunkFilter, Problem> {
-    let mut violations = Violations::default();
+    violations: &mut Violations,
+) -> ChunkFilter {
     if logs.len() > MAX_LOGS {
         violations.add("logs", format!("must be at most {MAX_LOGS}"));
     }
-    violations.finish()?;
-    let mut wanted = logs
-        .iter()
-        .enumerate()
-        .map(|(index, name)| fields::within(site, &format!("logs[{index}]"), name, fields::log))
-        .collect::<Result<Vec<_>, _>>()?;
-    if !account.is_empty() {
-        let id = fields::within(site, "account", account, fields::account)?;
+    let log = |(index, name): (usize, &String)| {
+        let field = format!("logs[{index}]");
+        violations.take_parsed(fields::within(site, &field, name, fields::log))
+    };
+    let mut wanted: Vec<LogId> = logs.iter().take(MAX_LOGS).enumerate().filter_map(log).collect();
+    let account = (!account.is_empty())
+        .then(|| violations.take_parsed(fields::within(site, "account", account, fields::account)))
+        .flatten();
+    if let Some(id) = account {
         let own = LogId::of_account(id);
-        if wanted.is_empty() {
+        if logs.is_empty() {
             wanted.extend(own);
-        } else {
+        } else if !wanted.is_empty() {
             wanted.retain(|log| own.contains(log));
             if wanted.is_empty() {
-                return Err(Problem::invalid_field("logs", "must be logs of the account that is named"));
+                violations.add("logs", "must be logs of the account that is named");
             }
         }
     }
     let message = (!message.is_empty())
-        .then(|| fields::within(site, "message", message, fields::message))
-        .transpose()?;
-    Ok(ChunkFilter { logs: wanted, message, ..ChunkFilter::default() })
+        .then(|| violations.take_parsed(fields::within(site, "message", message, fields::message)))
+        .flatten();
+    ChunkFilter { logs: wanted, message, ..ChunkFilter::default() }
 }
 
 struct Tail {

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::api::fields::{self, Violations};
 use crate::api::proto::message::Content as ProtoContent;
-use crate::api::proto::{Composed as ProtoComposed, Message as ProtoMessage};
+use crate::api::proto::{Attachment as ProtoAttachment, Composed as ProtoComposed, Message as ProtoMessage};
 use crate::api::{Api, limits, mailbox};
 use crate::domain::account::Origin;
 use crate::domain::address::Mailbox;
@@ -15,7 +15,7 @@ use crate::domain::message::{MAX_RECIPIENTS, Recipient, RecipientKind, Recipient
 use crate::domain::routing::{self, name_key};
 use crate::domain::site::SiteId;
 use crate::mime::compose::{self, Attachment, Composed};
-use crate::mime::{Content, raw};
+use crate::mime::{Content, bad_parts, raw};
 use crate::store::candidates::{self, Owners};
 use crate::store::senders;
 
@@ -63,16 +63,14 @@ enum Body {
     Raw(Content),
 }
 
-/// Parses a request's message.
-///
-/// # Errors
-/// `INVALID_FIELD` with everything that is wrong.
+/// Parses a request's message; `None` with everything noted that is wrong.
 pub(super) fn parse(
     site: &SiteId,
     message: ProtoMessage,
     id: Uuid,
     now: OffsetDateTime,
-) -> Result<Draft, Problem> {
+    violations: &mut Violations,
+) -> Option<Draft> {
     let ProtoMessage {
         name: _,
         from_address,
@@ -92,20 +90,21 @@ pub(super) fn parse(
         final_time: _,
         size: _,
     } = message;
-    let mut violations = Violations::default();
     let given = Given {
         from: (!from_address.is_empty())
             .then(|| violations.take("message.from_address", mailbox::parse(&from_address)))
             .flatten(),
-        to: mailbox::parse_all("message.to", &to, &mut violations),
-        cc: mailbox::parse_all("message.cc", &cc, &mut violations),
-        bcc: mailbox::parse_all("message.bcc", &bcc, &mut violations),
+        to: mailbox::parse_all("message.to", &to, violations),
+        cc: mailbox::parse_all("message.cc", &cc, violations),
+        bcc: mailbox::parse_all("message.bcc", &bcc, violations),
     };
     let requested = (!account.is_empty())
-        .then(|| fields::within(site, "message.account", &account, fields::account))
-        .transpose()?;
+        .then(|| violations.take_parsed(fields::within(site, "message.account", &account, fields::account)))
+        .flatten();
     let user = violations.take("message.user", fields::user(user)).unwrap_or_default();
     let route = Route { mailing, user, requested };
+    // Counted as they are named: one that is bad was told already, and is not missing as well.
+    let named = to.len() + cc.len() + bcc.len();
     let draft = match content {
         None => {
             violations.add("message.content", "must be `composed` or `raw`");
@@ -115,18 +114,33 @@ pub(super) fn parse(
             if from_address.is_empty() {
                 violations.add("message.from_address", "must not be empty");
             }
-            given.with_composed(composed, route, &mut violations)
+            given.with_composed(composed, route, violations)
         }
-        Some(ProtoContent::Raw(bytes)) => given.with_raw(&bytes, route, id, now, &mut violations),
+        Some(ProtoContent::Raw(bytes)) => given.with_raw(&bytes, route, id, now, violations),
     };
-    let Some(draft) = draft else { return Err(violations.problem()) };
-    let count = draft.to.len() + draft.cc.len() + draft.bcc.len();
-    if !(1..=MAX_RECIPIENTS).contains(&count) {
+    let in_draft = draft.as_ref().map_or(0, |draft| draft.to.len() + draft.cc.len() + draft.bcc.len());
+    if !(1..=MAX_RECIPIENTS).contains(&named.max(in_draft)) {
         violations
             .add("message.to", format!("must be 1 to {MAX_RECIPIENTS} recipients together with cc and bcc"));
     }
-    violations.finish()?;
-    Ok(draft)
+    draft
+}
+
+fn attachments(composed: &ProtoComposed) -> Vec<Attachment<'_>> {
+    composed
+        .attachments
+        .iter()
+        .map(|ProtoAttachment { filename, content_type, content, content_id }| Attachment {
+            filename,
+            content_type,
+            content,
+            content_id,
+        })
+        .collect()
+}
+
+fn headers(composed: &ProtoComposed) -> Vec<(String, String)> {
+    composed.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect()
 }
 
 /// What stands outside the content.
@@ -145,6 +159,8 @@ impl Given {
         violations: &mut Violations,
     ) -> Option<Draft> {
         let reply_to = mailbox::parse_all("message.composed.reply_to", &composed.reply_to, violations);
+        let of_parts = bad_parts(&composed.subject, &attachments(&composed), &headers(&composed));
+        violations.extend("message.", of_parts);
         let Self { from, to, cc, bcc } = self;
         Some(Draft { from: from?, to, cc, bcc, content: Body::Composed { composed, reply_to }, route })
     }
@@ -256,18 +272,7 @@ impl Draft {
         id: Uuid,
         now: OffsetDateTime,
     ) -> Result<Content, Problem> {
-        let attachments: Vec<Attachment<'_>> = composed
-            .attachments
-            .iter()
-            .map(|attachment| Attachment {
-                filename: &attachment.filename,
-                content_type: &attachment.content_type,
-                content: &attachment.content,
-                content_id: &attachment.content_id,
-            })
-            .collect();
-        let headers: Vec<(String, String)> =
-            composed.headers.iter().map(|header| (header.name.clone(), header.value.clone())).collect();
+        let (attachments, headers) = (attachments(composed), headers(composed));
         let letter = Composed {
             from,
             to: &self.to,

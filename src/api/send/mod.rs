@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
+use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
-use self::letter::Letter;
+use self::letter::{Draft, Letter};
 use super::fields::{self, Violations};
 use super::page::{self, Tokens};
 use super::proto::send_service_server::SendService;
@@ -34,6 +35,8 @@ const MAX_WAIT: Duration = Duration::from_mins(1);
 const WAIT_POLL: Duration = Duration::from_secs(1);
 /// The choice of account is made again so often, where the chosen one is changed or deleted at that very moment.
 const MAX_CHOICES: usize = 3;
+/// Longest Message-ID in characters: a line (RFC 5322 2.1.1).
+const MAX_MESSAGE_ID: usize = 998;
 /// What the MAC over a request's content is made for.
 const REQUEST_MAC: &str = "SendMessage request";
 
@@ -46,21 +49,17 @@ impl SendService for Service {
         &self,
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::Send, Some(&site)).await?;
-        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request.into_inner();
-        let message = message.ok_or_else(|| Problem::invalid_field("message", "must be set"))?;
-        fields::request_id(&request_id)
-            .map_err(|description| Problem::invalid_field("request_id", description))?;
-        let wait = parse_wait(wait)?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::Send, named).await?;
+        let (id, now) = (Uuid::now_v7(), self.0.store.clock().now());
+        let Submission { draft, request, validate_only, wait } =
+            Submission::parse(&self.0, &site, request.into_inner(), id, now)?;
         if validate_only {
-            let (id, now) = (Uuid::now_v7(), self.0.store.clock().now());
-            let draft = letter::parse(&site, message, id, now)?;
             let letter = draft.finish(&self.0, &site, id, now).await?;
             return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
         }
         let (api, of_site) = (Arc::clone(&self.0), site.clone());
-        let id = to_the_end(async move { take(&api, &of_site, message, &request_id).await }).await?;
+        let id = to_the_end(async move { take(&api, &of_site, draft, request, id, now).await }).await?;
         let message = self.outcome(&site, id, wait).await?;
         Ok(Response::new(SendMessageResponse { message: Some(convert::message(message)) }))
     }
@@ -69,8 +68,8 @@ impl SendService for Service {
         &self,
         request: Request<GetMessageRequest>,
     ) -> Result<Response<GetMessageResponse>, Status> {
-        let (site, id) = fields::message("name", &request.get_ref().name)?;
-        self.0.authorise(request.metadata(), Right::ReadMessages, Some(&site)).await?;
+        let named = fields::message("name", &request.get_ref().name);
+        let (site, id) = self.0.authorise(request.metadata(), Right::ReadMessages, named).await?;
         let message = find(&self.0, &site, id).await?;
         Ok(Response::new(GetMessageResponse { message: Some(convert::message(message)) }))
     }
@@ -79,8 +78,8 @@ impl SendService for Service {
         &self,
         request: Request<ListMessagesRequest>,
     ) -> Result<Response<ListMessagesResponse>, Status> {
-        let site = fields::site("parent", &request.get_ref().parent)?;
-        self.0.authorise(request.metadata(), Right::ReadMessages, Some(&site)).await?;
+        let named = fields::site("parent", &request.get_ref().parent);
+        let site = self.0.authorise(request.metadata(), Right::ReadMessages, named).await?;
         let mut request = request.into_inner();
         let size = page::size(request.page_size)?;
         let page_token = std::mem::take(&mut request.page_token);
@@ -104,7 +103,7 @@ impl Service {
     /// The letter when it is no longer waiting or under way, or when the time is over.
     async fn outcome(&self, site: &SiteId, id: Uuid, wait: Duration) -> Result<Message, Problem> {
         let end = Instant::now() + wait;
-        let mut recorded = self.0.store.changes().watch(site);
+        let mut recorded = self.0.store.changes().watch_letter(id);
         loop {
             recorded.mark_unchanged();
             let message = find(&self.0, site, id).await?;
@@ -121,17 +120,59 @@ impl Service {
     }
 }
 
+/// A request of `SendMessage`, parsed.
+struct Submission {
+    draft: Draft,
+    /// The request id and the MAC of the content.
+    request: Option<(String, Vec<u8>)>,
+    validate_only: bool,
+    wait: Duration,
+}
+
+impl Submission {
+    /// Parses a request whose letter, if it is taken, gets this id.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with everything that is wrong.
+    fn parse(
+        api: &Api,
+        site: &SiteId,
+        request: SendMessageRequest,
+        id: Uuid,
+        now: OffsetDateTime,
+    ) -> Result<Self, Problem> {
+        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request;
+        let mut violations = Violations::default();
+        let wait = violations.take("wait", parse_wait(wait));
+        let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
+        if message.is_none() {
+            violations.add("message", "must be set");
+        }
+        let mac = |message: &ProtoMessage| {
+            api.store.vault().content_mac(REQUEST_MAC, &message.encode_to_vec()).to_vec()
+        };
+        let request = request_id.zip(message.as_ref()).map(|(id, message)| (id.to_owned(), mac(message)));
+        let draft = message.and_then(|message| letter::parse(site, message, id, now, &mut violations));
+        let (Some(draft), Some(wait)) = (draft, wait) else { return Err(violations.problem()) };
+        violations.finish()?;
+        Ok(Self { draft, request, validate_only, wait })
+    }
+}
+
 /// Takes a letter; the id it got, now or when the same request came first.
-async fn take(api: &Api, site: &SiteId, message: ProtoMessage, request_id: &str) -> Result<Uuid, Problem> {
-    let request = (!request_id.is_empty())
-        .then(|| (request_id, api.store.vault().content_mac(REQUEST_MAC, &message.encode_to_vec())));
+async fn take(
+    api: &Api,
+    site: &SiteId,
+    draft: Draft,
+    request: Option<(String, Vec<u8>)>,
+    id: Uuid,
+    now: OffsetDateTime,
+) -> Result<Uuid, Problem> {
     if let Some((request_id, mac)) = &request
         && let Some((id, known)) = messages::find_by_request(&api.store, site, request_id).await?
     {
         return first_result(id, &known, mac);
     }
-    let (id, now) = (Uuid::now_v7(), api.store.clock().now());
-    let draft = letter::parse(site, message, id, now)?;
     for _ in 0..MAX_CHOICES {
         let Letter { from_address, envelope_sender, account, mailing, user, recipients, content } =
             draft.finish(api, site, id, now).await?;
@@ -149,7 +190,7 @@ async fn take(api: &Api, site: &SiteId, message: ProtoMessage, request_id: &str)
             mailing,
             user: &user,
             is_own: false,
-            request: request.as_ref().map(|(id, mac)| (*id, mac.as_slice())),
+            request: request.as_ref().map(|(id, mac)| (id.as_str(), mac.as_slice())),
         };
         match messages::take(&api.store, &new).await? {
             Taken::Stored => return Ok(id),
@@ -191,11 +232,9 @@ fn validated(site: &SiteId, letter: Letter) -> ProtoMessage {
     }
 }
 
-fn parse_wait(wait: Option<prost_types::Duration>) -> Result<Duration, Problem> {
+fn parse_wait(wait: Option<prost_types::Duration>) -> Result<Duration, &'static str> {
     let wait = wait.map_or(Ok(Duration::ZERO), fields::duration);
-    wait.ok()
-        .filter(|wait| *wait <= MAX_WAIT)
-        .ok_or_else(|| Problem::invalid_field("wait", "must be 0s to 60s"))
+    wait.ok().filter(|wait| *wait <= MAX_WAIT).ok_or("must be 0s to 60s")
 }
 
 fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFilter, Problem> {
@@ -218,9 +257,10 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
         wanted.extend(violations.take(&format!("states[{index}]"), state));
     }
     let account = (!account.is_empty())
-        .then(|| fields::within(site, "account", &account, fields::account))
-        .transpose()?;
+        .then(|| violations.take_parsed(fields::within(site, "account", &account, fields::account)))
+        .flatten();
     let user = violations.take("user", fields::user(user)).filter(|user| !user.is_empty());
+    let message_id = violations.take("message_id", fields::text(&message_id, MAX_MESSAGE_ID));
     let recipient = (!recipient.is_empty())
         .then(|| violations.take("recipient", Mailbox::parse(&recipient)))
         .flatten()
@@ -230,6 +270,6 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
     };
     let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
     violations.finish()?;
-    let rfc_message_id = (!message_id.is_empty()).then_some(message_id);
+    let rfc_message_id = message_id.filter(|id| !id.is_empty());
     Ok(MessageFilter { states: wanted, account, user, recipient, rfc_message_id, start_time, end_time })
 }

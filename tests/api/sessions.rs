@@ -1,0 +1,163 @@
+//! SMTP sessions from letter to letter: used again, given up by the server, and letters with many recipients.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroom::api::proto::message::State;
+use postroom::api::proto::{SendMessageRequest, attempt};
+
+use crate::scripted::ordinary::{Behaviour, Then};
+use crate::scripted::{Peer, Received, Server};
+use crate::support::{Postroom, SITE, letter, plain_account};
+
+const FROM: &str = "shop@example.com";
+/// Sessions of one account at once.
+const MAX_SESSIONS: usize = 5;
+
+async fn start(server: &Server) -> Postroom {
+    let postroom = Postroom::start().await;
+    postroom.create_account(plain_account(server, FROM)).await;
+    postroom
+}
+
+fn request(to: &str) -> SendMessageRequest {
+    SendMessageRequest {
+        parent: SITE.to_owned(),
+        message: Some(letter(FROM, &[to])),
+        ..SendMessageRequest::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_letters_need_few_connections() {
+    const LETTERS: usize = 100;
+    let server = Behaviour::default().start().await;
+    let postroom = start(&server).await;
+    let mut send = postroom.send();
+    for number in 0..LETTERS {
+        send.send_message(request(&format!("{number}@example.org"))).await.expect("taken");
+    }
+    let journal = server.wait_until(|journal| journal.letters.len() >= LETTERS).await;
+    let recipients: BTreeSet<_> = journal.letters.iter().flat_map(|letter| &letter.recipients).collect();
+    assert_eq!((journal.letters.len(), recipients.len()), (LETTERS, LETTERS));
+    // One more is that of the check.
+    assert!(journal.connections <= MAX_SESSIONS + 1, "{} connections", journal.connections);
+}
+
+/// CASES 26: the server says why it closes, or only closes, while nothing is under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_the_server_gave_up_counts_no_attempt() {
+    for farewell in ["", "421 4.4.2 idle for too long\r\n"] {
+        let reply = format!("250 2.0.0 taken\r\n{farewell}");
+        let server = Behaviour::default().once("dot", reply, Then::Close).start().await;
+        let postroom = start(&server).await;
+        for to in ["ann@example.org", "bob@example.org"] {
+            let sent = postroom.send_and_wait(letter(FROM, &[to])).await;
+            assert_eq!(sent.state(), State::Sent, "{sent:?}");
+            assert_eq!(sent.attempts.len(), 1, "{sent:?}");
+        }
+        let journal = server.journal();
+        assert_eq!((journal.letters.len(), journal.faults.len()), (2, 1), "{farewell:?}");
+        assert_ne!(journal.letters[0].connection, journal.letters[1].connection);
+    }
+}
+
+/// The same, but the server notices only when it is asked again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_that_is_gone_when_used_again_counts_no_attempt() {
+    let ordinary = Arc::new(Behaviour::default());
+    let server = Server::scripted(move |mut peer: Peer| {
+        let ordinary = Arc::clone(&ordinary);
+        async move {
+            // The first connection is the check of the account.
+            if peer.number != 1 {
+                return ordinary.serve(peer).await;
+            }
+            peer.hello(&[]).await?;
+            peer.envelope().await?;
+            let content = peer.content().await?;
+            peer.take(Received { content, ..Received::default() });
+            peer.say("250 2.0.0 taken\r\n").await?;
+            peer.command().await?;
+            peer.fault("hung up when asked again");
+            peer.reset()
+        }
+    })
+    .await;
+    let postroom = start(&server).await;
+    for to in ["ann@example.org", "bob@example.org"] {
+        let sent = postroom.send_and_wait(letter(FROM, &[to])).await;
+        assert_eq!(sent.state(), State::Sent, "{sent:?}");
+        assert_eq!(sent.attempts.len(), 1, "{sent:?}");
+    }
+    let journal = server.journal();
+    assert_eq!((journal.letters.len(), journal.faults.len(), journal.connections), (2, 1, 3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_to_many_goes_in_several_transactions() {
+    let server = Behaviour::default().on("RCPT TO:<r123@", "550 5.1.1 unknown\r\n").start().await;
+    let postroom = start(&server).await;
+    let to: Vec<String> = (0..250).map(|number| format!("r{number}@example.org")).collect();
+    let sent = postroom.send_and_wait(letter(FROM, &to.iter().map(String::as_str).collect::<Vec<_>>())).await;
+    assert_eq!(sent.state(), State::PartiallySent);
+    let [attempt] = &sent.attempts[..] else { panic!("{:?}", sent.attempts) };
+    assert_eq!(attempt.outcome(), attempt::Outcome::PartiallySent);
+    let letters = server.journal().letters;
+    let sizes: Vec<usize> = letters.iter().map(|letter| letter.recipients.len()).collect();
+    assert_eq!(sizes, [100, 99, 50]);
+    let got: BTreeSet<String> = letters.iter().flat_map(|letter| letter.recipients.clone()).collect();
+    assert_eq!(got.len(), 249);
+    for letter in &letters {
+        assert_eq!(letter.content, letters[0].content, "the same letter for all");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_under_way_is_shown_as_such_and_wait_ends_in_time() {
+    let (release, _) = tokio::sync::watch::channel(false);
+    let (released, ordinary) = (release.clone(), Arc::new(Behaviour::default()));
+    let server = Server::scripted(move |mut peer: Peer| {
+        let (mut released, ordinary) = (released.subscribe(), Arc::clone(&ordinary));
+        async move {
+            if peer.number == 0 {
+                return ordinary.serve(peer).await;
+            }
+            peer.hello(&[]).await?;
+            loop {
+                peer.envelope().await?;
+                let content = peer.content().await?;
+                peer.take(Received { content, ..Received::default() });
+                // A sender that is gone is the end of the test.
+                let _ = released.wait_for(|released| *released).await;
+                peer.say("250 2.0.0 taken\r\n").await?;
+            }
+        }
+    })
+    .await;
+    let postroom = start(&server).await;
+    let mut send = postroom.send();
+    let with_wait = |nanos| SendMessageRequest {
+        wait: Some(prost_types::Duration { seconds: 0, nanos }),
+        ..request("ann@example.org")
+    };
+    let taken = send.send_message(with_wait(0)).await.expect("taken").into_inner().message.expect("set");
+    assert!(matches!(taken.state(), State::Queued | State::Sending), "{taken:?}");
+    server.wait_until(|journal| journal.letters.len() == 1).await;
+    let sending = postroom.message(&taken.name).await;
+    assert_eq!(sending.state(), State::Sending, "{sending:?}");
+    assert!(sending.next_attempt_time.is_none() && sending.final_time.is_none());
+
+    // This one has the same fate; the call comes back when its time is over and not when the server has decided.
+    let start = std::time::Instant::now();
+    let wait = Duration::from_millis(300);
+    let again = send.send_message(with_wait(300_000_000)).await.expect("taken").into_inner();
+    assert!(start.elapsed() >= wait, "{:?}", start.elapsed());
+    assert!(matches!(again.message.expect("set").state(), State::Queued | State::Sending));
+    release.send_replace(true);
+    // And this one goes on until the outcome is known, long before the time is over.
+    let done = postroom.send_and_wait(letter(FROM, &["bob@example.org"])).await;
+    assert_eq!(done.state(), State::Sent, "{done:?}");
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
+}
