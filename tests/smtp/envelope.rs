@@ -282,7 +282,14 @@ async fn case_23_what_the_server_cannot_carry() {
         (utf8, USER, "bob@example.com", true, " BODY=8BITMIME SMTPUTF8"),
     ] {
         let (sender, recipients) = (&addresses(&[sender])[0], &addresses(&[recipient]));
-        let letter = Letter { sender, recipients, content, eight_bit: !content.is_ascii(), utf8_headers };
+        let letter = Letter {
+            sender,
+            recipients,
+            content,
+            eight_bit: !content.is_ascii(),
+            utf8_headers,
+            is_private: false,
+        };
         let mut session = open(&plain(&poor)).await;
         let results = session.deliver(&letter, &transcript()).await;
         assert_eq!(classes(&results), [Class::Refused], "{said}");
