@@ -8,6 +8,7 @@ pub mod error;
 pub mod log;
 pub mod message;
 pub mod outcome;
+pub mod providers;
 pub mod reply;
 pub mod routing;
 pub mod secret;
