@@ -5,7 +5,7 @@ use time::OffsetDateTime;
 
 use super::checks::{self, CheckChange};
 use super::error::violated_constraint;
-use super::{Store, StoreError, passwords};
+use super::{Store, StoreError, logs, passwords};
 use crate::domain::account::{
     Account, Check, CheckState, Login, Origin, Ownership, Profile, Security, Server,
 };
@@ -272,7 +272,7 @@ pub async fn list(
 }
 
 /// Replaces the profile of an account if it still has the version that `account` names; whether it had. A new
-/// password replaces the sealed one; without one it stays, unless the login needs none.
+/// password replaces the sealed one; without one it stays, unless the login needs none. The account's logs are emptied.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -326,6 +326,7 @@ pub async fn replace(
         return Ok(false);
     }
     checks::apply(&mut transaction, site, *id, check).await?;
+    logs::drop_logs(&mut transaction, site, *id).await?;
     transaction.commit().await?;
     Ok(true)
 }

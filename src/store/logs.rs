@@ -152,7 +152,7 @@ impl ChunkRows {
     }
 }
 
-/// Drops the logs of an account, inside a transaction.
+/// Empties the logs of an account, inside a transaction.
 pub(super) async fn drop_logs(
     connection: &mut sqlx::PgConnection,
     site: &SiteId,

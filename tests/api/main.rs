@@ -14,12 +14,14 @@ mod leases;
 mod letters;
 mod letters_compose;
 mod logs;
+mod ownership;
 mod postfix;
 mod postfix_auth;
 mod process;
 mod python_client;
 mod real_letters;
 mod retries;
+mod routing;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;

@@ -152,8 +152,7 @@ impl Postroom {
             _vault_folder: Some(vault_folder),
         };
         postroom.serve().await;
-        let request = CreateSiteRequest { site_id: "shop".to_owned(), site: None };
-        postroom.settings().create_site(request).await.expect("a site");
+        postroom.create_site("shop").await;
         postroom
     }
 
@@ -264,10 +263,26 @@ impl Postroom {
         self.try_account(account).await.expect("an account")
     }
 
-    /// Creates an account, or not.
+    /// Creates an account in the site `shop`, or not.
     pub(crate) async fn try_account(&self, account: Account) -> Result<Account, Status> {
+        self.try_account_in(SITE, account).await
+    }
+
+    /// Creates an account that works in a site.
+    pub(crate) async fn create_account_in(&self, parent: &str, account: Account) -> Account {
+        self.try_account_in(parent, account).await.expect("an account")
+    }
+
+    /// Creates a site; its name.
+    pub(crate) async fn create_site(&self, id: &str) -> String {
+        let request = CreateSiteRequest { site_id: id.to_owned(), site: None };
+        let created = self.settings().create_site(request).await.expect("a site").into_inner();
+        created.site.expect("set").name
+    }
+
+    async fn try_account_in(&self, parent: &str, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest {
-            parent: SITE.to_owned(),
+            parent: parent.to_owned(),
             account: Some(account),
             ..CreateAccountRequest::default()
         };

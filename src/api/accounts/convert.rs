@@ -107,7 +107,7 @@ pub(in crate::api) const fn step(step: Step) -> ProtoStep {
     }
 }
 
-const fn security(security: Security) -> ProtoSecurity {
+pub(super) const fn security(security: Security) -> ProtoSecurity {
     match security {
         Security::ImplicitTls => ProtoSecurity::ImplicitTls,
         Security::StartTls => ProtoSecurity::Starttls,

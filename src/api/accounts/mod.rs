@@ -4,6 +4,7 @@ pub(in crate::api) mod convert;
 mod ownership;
 mod profile;
 mod prove;
+mod providers;
 mod resolve;
 mod saving;
 
@@ -20,8 +21,8 @@ use super::proto::check_account_request::Target;
 use super::proto::{
     CheckAccountRequest, CheckAccountResponse, CreateAccountRequest, CreateAccountResponse,
     DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest,
-    ListAccountsResponse, ResolveAccountRequest, ResolveAccountResponse, UpdateAccountRequest,
-    UpdateAccountResponse,
+    ListAccountsResponse, ListProvidersRequest, ListProvidersResponse, ResolveAccountRequest,
+    ResolveAccountResponse, UpdateAccountRequest, UpdateAccountResponse,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
@@ -125,6 +126,15 @@ impl AccountsService for Service {
         let site = self.0.authorise(request.metadata(), right, named).await?;
         Ok(Response::new(resolve::resolve(&self.0, &site, request.into_inner()).await?))
     }
+
+    async fn list_providers(
+        &self,
+        request: Request<ListProvidersRequest>,
+    ) -> Result<Response<ListProvidersResponse>, Status> {
+        self.0.authenticator.caller(request.metadata()).await?;
+        let providers = providers::list(&request.get_ref().email)?;
+        Ok(Response::new(ListProvidersResponse { providers }))
+    }
 }
 
 /// The account, or that there is none.
@@ -191,21 +201,22 @@ async fn check(
 ) -> Result<CheckAccountResponse, Problem> {
     let settings = api.settings_of_enabled(site).await?;
     let CheckAccountRequest { parent: _, target } = request;
-    let (report, saved) = match target {
+    let (proof, saved) = match target {
         None => return Err(Problem::invalid_field("target", "must be `name` or `account`")),
         Some(Target::Account(account)) => {
             let profile::Wanted { profile, password } = profile::parse_new(*account)?;
             let auth = prove::auth_of(&profile.login, password.as_ref(), None);
-            (prove::climb(api, site, &settings, &profile, auth, 0).await?, None)
+            (prove::climb(api, site, &settings, &profile, auth, 0).await, None)
         }
         Some(Target::Name(name)) => {
             let id = fields::within(site, "name", &name, fields::account)?;
             let account = find(&api.store, site, id).await?;
             let auth = passwords::open(&api.store, site, id).await?;
             let auth = auth.ok_or_else(|| Problem::not_found(name))?;
-            (prove::climb(api, site, &settings, &account.profile, auth, id).await?, Some(id))
+            (prove::climb(api, site, &settings, &account.profile, auth, id).await, Some(id))
         }
     };
+    let report = proof.record(api).await?;
     let mut check = prove::check_of(&report);
     check.check_time = Some(api.store.clock().now());
     check.success_time = check.check_time.filter(|_| report.passed());

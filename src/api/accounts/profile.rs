@@ -7,6 +7,7 @@ use crate::api::proto::{Account as ProtoAccount, Security as ProtoSecurity};
 use crate::domain::account::{Login, Profile, Security, Server};
 use crate::domain::address::{Address, Mailbox};
 use crate::domain::error::{Problem, Reason};
+use crate::domain::providers;
 use crate::domain::secret::Secret;
 use crate::mime::words;
 
@@ -158,14 +159,7 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
     let sender_name = fields::text(&sender_name, MAX_SENDER_NAME).map(|name| words::decode(name.trim()));
     let sender_name = violations.take("account.sender_name", sender_name);
     let sender_email = violations.take("account.sender_email", Address::parse(&sender_email));
-    let host = violations.take("account.host", parse_host(&host));
-    let security = parse_security(security, port).ok_or("is not a way to protect a connection");
-    let security = violations.take("account.security", security);
-    let port = match (port, security) {
-        (0, Some(security)) => Some(security.default_port()),
-        (0, None) => None,
-        _ => violations.take("account.port", u16::try_from(port).map_err(|_| "must be 1 to 65535")),
-    };
+    let server = parse_server(&host, port, security, sender_email.as_ref(), violations);
     let (login, password) =
         parse_auth(auth, sender_email.as_ref(), current.map(|profile| &profile.login), violations)?;
     Some(Wanted {
@@ -173,12 +167,46 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
             active: active.unwrap_or(true),
             sender_name: sender_name?,
             sender_email: sender_email?,
-            server: Server { host: host?, port: port?, security: security? },
+            server: server?,
             login,
             ownership: ownership?,
         },
         password,
     })
+}
+
+/// Where the account connects to. Without a host the provider of the address's domain says it; port and security then
+/// count where they are given.
+fn parse_server(
+    host: &str,
+    port: u32,
+    security: i32,
+    sender_email: Option<&Address>,
+    violations: &mut Violations,
+) -> Option<Server> {
+    if host.is_empty()
+        && let Some(address) = sender_email
+    {
+        let Some(provider) = providers::of_domain(address.domain()) else {
+            let text = "must be set: the mail provider of the address is not known";
+            violations.add("account.host", text);
+            return None;
+        };
+        let known = provider.server();
+        if port == 0 && security == 0 {
+            return Some(known.clone());
+        }
+        return parse_server(&known.host, port, security, None, violations);
+    }
+    let host = violations.take("account.host", parse_host(host));
+    let security = parse_security(security, port).ok_or("is not a way to protect a connection");
+    let security = violations.take("account.security", security);
+    let port = match (port, security) {
+        (0, Some(security)) => Some(security.default_port()),
+        (0, None) => None,
+        _ => violations.take("account.port", u16::try_from(port).map_err(|_| "must be 1 to 65535")),
+    };
+    Some(Server { host: host?, port: port?, security: security? })
 }
 
 fn parse_auth(

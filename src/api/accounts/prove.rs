@@ -14,7 +14,13 @@ use crate::smtp::check::{self, Report};
 use crate::smtp::{FailureKind, Target, Transcript};
 use crate::store::logs;
 
-/// Runs the check of an account; its transcript goes to the log of the checks of `account` (0 for one that is not saved).
+/// What a check brought, and its transcript, which is not stored yet.
+pub(super) struct Proof {
+    pub(super) report: Report,
+    transcript: Option<Chunk>,
+}
+
+/// Runs the check of an account; its transcript is for the log of the checks of `account` (0 for one that is not saved).
 pub(super) async fn climb(
     api: &Api,
     site: &SiteId,
@@ -22,24 +28,32 @@ pub(super) async fn climb(
     profile: &Profile,
     auth: Auth,
     account: i64,
-) -> Result<Report, Problem> {
+) -> Proof {
     let target = Target { server: profile.server.clone(), auth };
     let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
     let timeout = settings.connection_timeout();
     let report = check::run(&api.connector, &target, &profile.sender_email, timeout, &transcript).await;
     let entries = transcript.take();
-    if settings.save_logs() && !entries.is_empty() {
-        let (site, session) = (site.clone(), Uuid::now_v7());
-        let chunk = Chunk {
-            site: site.clone(),
-            log: LogId::check(profile.ownership.origin, account),
-            session,
-            message: None,
-            entries,
-        };
-        logs::record(&api.store, &site, &[], &[chunk]).await?;
+    let chunk = (settings.save_logs() && !entries.is_empty()).then(|| Chunk {
+        site: site.clone(),
+        log: LogId::check(profile.ownership.origin, account),
+        session: Uuid::now_v7(),
+        message: None,
+        entries,
+    });
+    Proof { report, transcript: chunk }
+}
+
+impl Proof {
+    /// Stores the transcript; the report.
+    pub(super) async fn record(self, api: &Api) -> Result<Report, Problem> {
+        let Self { report, transcript } = self;
+        if let Some(chunk) = transcript {
+            let site = chunk.site.clone();
+            logs::record(&api.store, &site, &[], &[chunk]).await?;
+        }
+        Ok(report)
     }
-    Ok(report)
 }
 
 /// The check that a report amounts to.

@@ -3,14 +3,16 @@
 use prost::Message;
 
 use super::profile::{self, Wanted};
-use super::{convert, find, prove};
+use super::{convert, find, ownership, prove};
 use crate::api::Api;
 use crate::api::fields::{self, Violations};
 use crate::api::proto::{Account as ProtoAccount, CreateAccountRequest, UpdateAccountRequest};
-use crate::domain::account::{Account, CheckState};
+use crate::domain::account::{Account, CheckState, Origin, Profile, account_name};
+use crate::domain::address::Address;
 use crate::domain::error::{Problem, Reason};
+use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
-use crate::store::accounts::{self, Created, NewAccount};
+use crate::store::accounts::{self, AccountFilter, Created, NewAccount};
 use crate::store::checks::CheckChange;
 use crate::store::passwords;
 
@@ -29,6 +31,12 @@ pub(super) async fn create(
     let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
     let account = account.ok_or_else(|| Problem::invalid_field("account", "must be set"));
     let account = violations.take_parsed(account);
+    if let Some(wanted) = &account
+        && let Some(crm) = crm_account(api, site, wanted).await?
+    {
+        violations.finish()?;
+        return take_over(api, site, &settings, crm, account.unwrap_or_default(), validate_only).await;
+    }
     let mac =
         account.as_ref().map(|account| api.store.vault().content_mac(REQUEST_MAC, &account.encode_to_vec()));
     let wanted = account.and_then(|account| violations.take_parsed(profile::parse_new(account)));
@@ -41,10 +49,11 @@ pub(super) async fn create(
     {
         return first_result(api, site, account, &known, &mac).await;
     }
+    demand_user_accounts(&settings, &profile)?;
     let check = if profile.active {
         let auth = prove::auth_of(&profile.login, password.as_ref(), None);
-        let report = prove::climb(api, site, &settings, &profile, auth, 0).await?;
-        Some(prove::demand(&report)?)
+        let proof = prove::climb(api, site, &settings, &profile, auth, 0).await;
+        Some(prove::demand(&proof.record(api).await?)?)
     } else {
         None
     };
@@ -92,44 +101,107 @@ pub(super) async fn update(
     let settings = api.settings_of_enabled(site).await?;
     let UpdateAccountRequest { account, update_mask, validate_only } = request;
     let change = account.unwrap_or_default();
-    let mut current = find(&api.store, site, id).await?;
+    let current = find(&api.store, site, id).await?;
     if !change.etag.is_empty() {
         demand_etag(&current, &change.etag)?;
     }
     let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
-    let Wanted { profile, password } = profile::parse_change(&current.profile, change, &paths)?;
-    if profile == current.profile && password.is_none() {
+    let wanted = profile::parse_change(&current.profile, change, &paths)?;
+    if wanted.profile == current.profile && wanted.password.is_none() {
         return Ok(convert::account(&current));
     }
+    save_change(api, site, &settings, current, wanted, validate_only).await
+}
+
+/// The CRM account of this person and address, which a new mailbox account takes over (API 4).
+async fn crm_account(api: &Api, site: &SiteId, wanted: &ProtoAccount) -> Result<Option<Account>, Problem> {
+    let is_mailbox = ownership::origin_from_proto(wanted.origin).flatten() == Some(Origin::Mailbox);
+    let Ok(address) = Address::parse(&wanted.sender_email) else { return Ok(None) };
+    if !is_mailbox || wanted.user.is_empty() {
+        return Ok(None);
+    }
+    let filter = AccountFilter {
+        origin: Some(Origin::Crm),
+        user: Some(wanted.user.clone()),
+        sender_key: Some(address.key()),
+        ..AccountFilter::default()
+    };
+    Ok(accounts::list(&api.store, site, &filter, 0, 1).await?.pop())
+}
+
+/// Turns a CRM account into the mailbox account that is wanted: the same id, and what the request leaves out is kept.
+async fn take_over(
+    api: &Api,
+    site: &SiteId,
+    settings: &StoredSettings,
+    crm: Account,
+    mut wanted: ProtoAccount,
+    validate_only: bool,
+) -> Result<ProtoAccount, Problem> {
+    // The origin is what changes here, and only here.
+    wanted.origin = 0;
+    let mut wanted = profile::parse_change(&crm.profile, wanted, &[])?;
+    wanted.profile.ownership.origin = Origin::Mailbox;
+    save_change(api, site, settings, crm, wanted, validate_only).await
+}
+
+/// Proves a change where it must be, and saves it. The account's logs begin anew with the check.
+async fn save_change(
+    api: &Api,
+    site: &SiteId,
+    settings: &StoredSettings,
+    mut current: Account,
+    wanted: Wanted,
+    validate_only: bool,
+) -> Result<ProtoAccount, Problem> {
+    let Wanted { profile, password } = wanted;
+    demand_user_accounts(settings, &profile)?;
+    let id = current.id;
     let reaches_server = profile.server != current.profile.server
         || profile.login != current.profile.login
         || profile.sender_email != current.profile.sender_email
         || password.is_some();
     let unproven = current.check.state != CheckState::Passed && !current.profile.active;
-    let check = if profile.active && (reaches_server || unproven) {
+    let proof = if profile.active && (reaches_server || unproven) {
         let kept = passwords::open(&api.store, site, id).await?;
         let auth = prove::auth_of(&profile.login, password.as_ref(), kept);
-        let report = prove::climb(api, site, &settings, &profile, auth, id).await?;
-        Some(prove::demand(&report)?)
+        Some(prove::climb(api, site, settings, &profile, auth, id).await)
     } else {
         None
     };
+    let proof = match proof {
+        Some(proof) if validate_only || !proof.report.passed() => {
+            current.check = prove::demand(&proof.record(api).await?)?;
+            None
+        }
+        proof => proof,
+    };
     current.profile = profile;
     if validate_only {
-        if let Some(check) = check {
-            current.check = check;
-        }
         return Ok(convert::account(&current));
     }
+    let check = proof.as_ref().map(|proof| prove::demand(&proof.report)).transpose()?;
     let change = match &check {
         Some(check) => CheckChange::Set(check),
         None if reaches_server => CheckChange::Forget,
         None => CheckChange::Keep,
     };
     if !accounts::replace(&api.store, &current, password.as_ref(), change).await? {
-        return Err(fields::etag_mismatch(&crate::domain::account::account_name(site, id)));
+        return Err(fields::etag_mismatch(&account_name(site, id)));
+    }
+    if let Some(proof) = proof {
+        proof.record(api).await?;
     }
     Ok(convert::account(&find(&api.store, site, id).await?))
+}
+
+/// Refuses accounts of users where the site does not have them.
+fn demand_user_accounts(settings: &StoredSettings, profile: &Profile) -> Result<(), Problem> {
+    if profile.ownership.origin == Origin::Admin || settings.user_accounts_enabled() {
+        return Ok(());
+    }
+    let text = "accounts of users are switched off in the site's settings";
+    Err(Problem::new(Reason::UserAccountsDisabled, text))
 }
 
 /// Refuses a stale etag.
@@ -137,5 +209,5 @@ pub(super) fn demand_etag(account: &Account, etag: &str) -> Result<(), Problem> 
     if etag == fields::etag("account", account.version) {
         return Ok(());
     }
-    Err(fields::etag_mismatch(&crate::domain::account::account_name(&account.site, account.id)))
+    Err(fields::etag_mismatch(&account_name(&account.site, account.id)))
 }
