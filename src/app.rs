@@ -21,7 +21,7 @@ use tower_http::trace::TraceLayer;
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::api::{self, Api, ApiOptions};
+use crate::api::{self, Api, ApiOptions, CheckLimits};
 use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
 use crate::shutdown::Shutdown;
@@ -57,6 +57,8 @@ pub struct AppOptions {
     pub retry_floor: Duration,
     /// Largest letter in bytes after MIME encoding.
     pub max_letter_bytes: usize,
+    /// Checks of accounts allowed a minute.
+    pub check_limits: CheckLimits,
     /// How long the server goes on serving after health fell, so that load balancers notice.
     pub drain_wait: Duration,
     /// Whether reflection is served.
@@ -122,6 +124,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         plaintext_auth_hosts,
         retry_floor,
         max_letter_bytes,
+        check_limits,
         drain_wait,
         reflection,
     } = options;
@@ -139,7 +142,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     let api = Api::new(
         store.clone(),
         Arc::clone(&connector),
-        ApiOptions { retry_floor, max_letter_bytes },
+        ApiOptions { retry_floor, max_letter_bytes, check_limits },
         shutdown.soft(),
     );
     let health = HealthReporter::new();

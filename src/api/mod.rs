@@ -2,6 +2,7 @@
 
 mod accounts;
 mod auth;
+mod check_limits;
 mod fields;
 mod limits;
 mod logs;
@@ -22,6 +23,8 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 
 use self::auth::{Authenticator, Credentials};
+use self::check_limits::CheckBudget;
+pub use self::check_limits::CheckLimits;
 pub use self::limits::translate_too_large;
 use self::proto::accounts_service_server::AccountsServiceServer;
 use self::proto::logs_service_server::LogsServiceServer;
@@ -44,6 +47,8 @@ pub struct ApiOptions {
     pub retry_floor: Duration,
     /// Largest letter in bytes after MIME encoding.
     pub max_letter_bytes: usize,
+    /// Checks of accounts allowed a minute.
+    pub check_limits: CheckLimits,
 }
 
 /// What all services work with.
@@ -51,6 +56,7 @@ pub struct Api {
     store: Store,
     connector: Arc<Connector>,
     authenticator: Authenticator,
+    check_budget: CheckBudget,
     options: ApiOptions,
     /// The soft stop: streams end, waiting calls answer.
     stop: CancellationToken,
@@ -65,7 +71,14 @@ impl Api {
         options: ApiOptions,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { authenticator: Authenticator::new(store.clone()), store, connector, options, stop })
+        Arc::new(Self {
+            authenticator: Authenticator::new(store.clone()),
+            check_budget: CheckBudget::new(options.check_limits),
+            store,
+            connector,
+            options,
+            stop,
+        })
     }
 
     /// What a call names, if its caller has the right for the site of it. The key is looked at first: who has none learns

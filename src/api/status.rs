@@ -42,6 +42,7 @@ const fn name_and_code(reason: Reason) -> (&'static str, Code) {
         Reason::AlreadyExists => ("ALREADY_EXISTS", Code::AlreadyExists),
         Reason::RequestIdReused => ("REQUEST_ID_REUSED", Code::AlreadyExists),
         Reason::EtagMismatch => ("ETAG_MISMATCH", Code::Aborted),
+        Reason::RateLimited => ("RATE_LIMITED", Code::ResourceExhausted),
         Reason::MessageTooLarge => ("MESSAGE_TOO_LARGE", Code::ResourceExhausted),
         Reason::ResumeTokenExpired => ("RESUME_TOKEN_EXPIRED", Code::OutOfRange),
         Reason::StoreUnavailable => ("STORE_UNAVAILABLE", Code::Unavailable),

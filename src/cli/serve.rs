@@ -4,6 +4,7 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::open::Opened;
+use crate::api::CheckLimits;
 use crate::app::{self, AppOptions};
 use crate::config::{Config, ServeOptions};
 use crate::shutdown::Shutdown;
@@ -40,6 +41,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         plaintext_auth_hosts,
         retry_floor,
         max_letter_bytes,
+        check_limits: CheckLimits::default(),
         drain_wait,
         reflection,
     };

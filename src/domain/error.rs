@@ -39,6 +39,8 @@ pub enum Reason {
     RequestIdReused,
     /// Somebody else changed it meanwhile.
     EtagMismatch,
+    /// Too often within a while.
+    RateLimited,
     /// Larger than the operator allows.
     MessageTooLarge,
     /// What the resume token stands for is gone.

@@ -20,6 +20,8 @@ pub enum Step {
     Auth,
     /// MAIL FROM and RCPT TO.
     Envelope,
+    /// The test letter of a check.
+    TestLetter,
     /// DATA and the content, up to the dot.
     Content,
     /// The reply to the dot.

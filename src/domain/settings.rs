@@ -119,16 +119,22 @@ impl StoredSettings {
     /// Whether the same counts with these settings as with others, defaults being written out or not.
     #[must_use]
     pub fn counts_like(&self, other: &Self) -> bool {
-        let what_counts = |settings: &Self| {
-            (
-                settings.enabled(),
-                settings.connection_timeout(),
-                settings.save_logs(),
-                settings.log_level(),
-                settings.retry_intervals(),
-            )
-        };
-        what_counts(self) == what_counts(other)
+        self.written_out() == other.written_out()
+    }
+
+    /// The same with every default written out.
+    fn written_out(&self) -> Self {
+        Self {
+            enabled: Some(self.enabled()),
+            user_accounts_enabled: Some(self.user_accounts_enabled()),
+            require_confirmed_sender: Some(self.require_confirmed_sender()),
+            account_priority: Some(self.account_priority()),
+            send_test_on_save: Some(self.send_test_on_save()),
+            connection_timeout: Some(self.connection_timeout()),
+            save_logs: Some(self.save_logs()),
+            log_level: Some(self.log_level()),
+            retry_intervals: Some(self.retry_intervals()),
+        }
     }
 
     /// Waits between attempts.

@@ -10,13 +10,13 @@ use super::failure::{Failure, FailureKind};
 use super::session::dialogue::Shown;
 use super::session::opening;
 use super::session::progress::{LADDER, Progress};
-use super::session::{Session, State};
+use super::session::{Letter, Session, State};
 use super::transcript::Transcript;
 use super::wire::Broken;
 use crate::domain::account::{Auth, Security};
 use crate::domain::address::Address;
 use crate::domain::log::EntryKind;
-use crate::domain::outcome::Step;
+use crate::domain::outcome::{Class, RecipientResult, Step};
 use crate::domain::reply::Reply;
 
 /// A whole check ends within this many times the timeout of a step,
@@ -55,10 +55,10 @@ pub struct StepReport {
     pub advice: String,
 }
 
-/// The whole ladder: RESOLVE, CONNECT, TLS, HELLO, AUTH, ENVELOPE.
+/// The whole ladder, from the look-up of the host's name to the test letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// The six steps, in this order.
+    /// The seven steps, in this order.
     pub steps: Vec<StepReport>,
     /// What the server offers, line by line; empty when EHLO was not reached.
     pub capabilities: Vec<String>,
@@ -80,13 +80,15 @@ impl Report {
     }
 }
 
-/// Runs the check: opens a session, names `own_address` as sender and recipient, takes it back. No letter is sent.
+/// Runs the check: opens a session, names `own_address` as sender and recipient, takes it back. A letter is sent only
+/// where a `test_letter` is given, to the same address.
 ///
 /// `timeout` is for each step; the whole ends within three times as much, and within a minute.
 pub async fn run(
     connector: &Connector,
     target: &Target,
     own_address: &Address,
+    test_letter: Option<&[u8]>,
     timeout: Duration,
     transcript: &Transcript,
 ) -> Report {
@@ -94,8 +96,11 @@ pub async fn run(
     let mut capabilities = Vec::new();
     let whole = MAX_CHECK.min(timeout.saturating_mul(TIMEOUTS));
     let deadlines = Deadlines::new(timeout);
-    let climb =
-        climb(connector, target, own_address, deadlines, &mut progress, &mut capabilities, transcript);
+    let climb = Climb { connector, target, own_address, test_letter, log: transcript }.run(
+        deadlines,
+        &mut progress,
+        &mut capabilities,
+    );
     let end = timeout_at(Instant::now() + whole, climb).await;
     let end = end.unwrap_or_else(|_| {
         let what = format!("the check was not over after {} s", whole.as_secs_f32());
@@ -106,36 +111,81 @@ pub async fn run(
     });
     progress.enter(progress.current());
     let failure_kind = end.as_ref().err().map(|failure| failure.kind);
-    Report { steps: steps(target, &progress, end), capabilities, failure_kind }
+    Report { steps: steps(target, test_letter.is_some(), &progress, end), capabilities, failure_kind }
 }
 
-async fn climb(
-    connector: &Connector,
-    target: &Target,
-    own_address: &Address,
-    deadlines: Deadlines,
-    progress: &mut Progress,
-    capabilities: &mut Vec<String>,
-    log: &Transcript,
-) -> Result<Option<Reply>, Failure> {
-    let opened = opening::open(connector, target, deadlines, progress, log).await?;
-    let mut session = Session::from(opened);
-    *capabilities = session.capabilities().to_vec();
-    progress.enter(Step::Envelope);
-    session.state = State::Busy;
-    let outcome = envelope(&mut session, own_address, log).await;
-    match &outcome {
-        Ok((reply, _)) => {
+/// What a check is about.
+struct Climb<'a> {
+    connector: &'a Connector,
+    target: &'a Target,
+    own_address: &'a Address,
+    test_letter: Option<&'a [u8]>,
+    log: &'a Transcript,
+}
+
+impl Climb<'_> {
+    /// All steps; the refusal of the own address as a warning.
+    async fn run(
+        self,
+        deadlines: Deadlines,
+        progress: &mut Progress,
+        capabilities: &mut Vec<String>,
+    ) -> Result<Option<Reply>, Failure> {
+        let Self { connector, target, own_address, test_letter, log } = self;
+        let opened = opening::open(connector, target, deadlines, progress, log).await?;
+        let mut session = Session::from(opened);
+        *capabilities = session.capabilities().to_vec();
+        progress.enter(Step::Envelope);
+        session.state = State::Busy;
+        let mut outcome = envelope(&mut session, own_address, log).await;
+        if let Ok((reply, _)) = &outcome {
             session.state = State::Ready;
             progress.pass(reply.clone());
         }
-        Err(failure) => log.record(EntryKind::Error, failure.to_string()),
+        if let (Ok(_), Some(content)) = (&outcome, test_letter) {
+            progress.enter(Step::TestLetter);
+            match deliver_to_oneself(&mut session, own_address, content, log).await {
+                Ok(reply) => progress.pass(reply),
+                Err(failure) => outcome = Err(failure),
+            }
+        }
+        if let Err(failure) = &outcome {
+            log.record(EntryKind::Error, failure.to_string());
+        }
+        // The time of QUIT is no step's.
+        progress.enter(progress.current());
+        session.quit().await;
+        log.record(EntryKind::Connection, "closed");
+        outcome.map(|(_, warning)| warning)
     }
-    // The time of QUIT is no step's.
-    progress.enter(Step::Envelope);
-    session.quit().await;
-    log.record(EntryKind::Connection, "closed");
-    outcome.map(|(_, warning)| warning)
+}
+
+/// The test letter: the server's words at the dot.
+async fn deliver_to_oneself(
+    session: &mut Session,
+    own_address: &Address,
+    content: &[u8],
+    log: &Transcript,
+) -> Result<Reply, Failure> {
+    let letter = Letter {
+        sender: own_address,
+        recipients: std::slice::from_ref(own_address),
+        content,
+        eight_bit: false,
+        utf8_headers: own_address.needs_smtputf8(),
+        is_private: false,
+    };
+    let result = session.deliver(&letter, log).await.pop();
+    let Some(RecipientResult { class, step: _, reply }) = result else {
+        return Err(Failure::other(Step::TestLetter, FailureKind::Temporary, "nothing was tried"));
+    };
+    let kind = match class {
+        Class::Sent => return Ok(reply),
+        Class::Refused => FailureKind::Permanent,
+        Class::Retry | Class::Uncertain => FailureKind::Temporary,
+    };
+    let advice = "the login works, but the server does not take a letter from this address: check the rights to send from it";
+    Err(Failure { step: Step::TestLetter, kind, reply, advice: Some(advice.to_owned()) })
 }
 
 /// MAIL, RCPT, RSET. The reply to RCPT, and the same as a warning where it refused.
@@ -178,7 +228,12 @@ async fn ask(session: &mut Session, line: &str, log: &Transcript) -> Result<Repl
 }
 
 /// The ladder as it is reported.
-fn steps(target: &Target, progress: &Progress, end: Result<Option<Reply>, Failure>) -> Vec<StepReport> {
+fn steps(
+    target: &Target,
+    with_letter: bool,
+    progress: &Progress,
+    end: Result<Option<Reply>, Failure>,
+) -> Vec<StepReport> {
     let (failure, warning) = match end {
         Ok(warning) => (None, warning),
         Err(failure) => (Some(failure), None),
@@ -190,6 +245,7 @@ fn steps(target: &Target, progress: &Progress, end: Result<Option<Reply>, Failur
         let unneeded = match step {
             Step::Tls if target.server.security == Security::None => Some("the account uses no TLS"),
             Step::Auth if matches!(target.auth, Auth::None) => Some("the account has no login"),
+            Step::TestLetter if !with_letter => Some("no test letter was asked for"),
             _ => None,
         };
         let mut report = StepReport {

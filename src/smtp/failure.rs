@@ -65,6 +65,7 @@ pub(super) const fn step_words(step: Step) -> &'static str {
         Step::Hello => "EHLO",
         Step::Auth => "login",
         Step::Envelope => "envelope",
+        Step::TestLetter => "test letter",
         Step::Content => "content",
         Step::Acceptance => "acceptance",
     }

@@ -12,6 +12,10 @@ use crate::domain::message::{Attempt, Message, MessageState, Recipient};
 use crate::domain::site::SiteId;
 
 /// A letter that is about to be taken.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that are independent of one another, as the table has them"
+)]
 #[derive(Debug)]
 pub struct NewMessage<'a> {
     /// Whose it is.

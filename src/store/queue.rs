@@ -27,6 +27,10 @@ pub struct Lane {
 }
 
 /// A letter that was claimed, with all that sending it takes but its body.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that are independent of one another, as the table has them"
+)]
 #[derive(Clone, Debug)]
 pub struct Claim {
     /// Its id.
@@ -126,6 +130,10 @@ pub async fn due_lanes(store: &Store) -> Result<Vec<Lane>, StoreError> {
         .collect()
 }
 
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that are independent of one another, as the table has them"
+)]
 struct ClaimRow {
     message_id: Uuid,
     attempt: i32,

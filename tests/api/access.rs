@@ -127,7 +127,8 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
             accounts.delete_account(request).await.map(|_| ())
         }
         Rpc::CheckAccount => {
-            let request = CheckAccountRequest { parent, target: Some(Target::Name(account)) };
+            let request =
+                CheckAccountRequest { parent, target: Some(Target::Name(account)), ..Default::default() };
             accounts.check_account(request).await.map(|_| ())
         }
         Rpc::SendMessage => {

@@ -138,6 +138,7 @@ async fn the_logs_of_an_account_go_with_it() {
     let request = postroom::api::proto::CheckAccountRequest {
         parent: SITE.to_owned(),
         target: Some(postroom::api::proto::check_account_request::Target::Name(account.name.clone())),
+        ..Default::default()
     };
     postroom.accounts().check_account(request).await.expect("checked");
     let logs = async |account: &str| -> Vec<String> {

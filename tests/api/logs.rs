@@ -84,16 +84,10 @@ async fn logs_carry_what_portals_show() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn entries_are_found_by_kind_session_letter_and_time() {
-    let (postroom, _server) = with_account().await;
+    let (mut postroom, _server) = with_account().await;
     let first = postroom.send_and_wait(letter(FROM, &["ann@example.org"])).await.name;
-    // A change of the account ends the session that is open.
-    let change = postroom::api::proto::Account {
-        name: format!("{SITE}/accounts/1"),
-        sender_name: "Laden".to_owned(),
-        ..Default::default()
-    };
-    let request = postroom::api::proto::UpdateAccountRequest { account: Some(change), ..Default::default() };
-    postroom.accounts().update_account(request).await.expect("changed");
+    // A stop ends the session that is open.
+    postroom.restart().await;
     let second = postroom.send_and_wait(letter(FROM, &["bob@example.org"])).await.name;
     let any = ListLogEntriesRequest::default;
     let all = page(&postroom, any()).await.expect("a page").entries;

@@ -10,6 +10,7 @@ mod deleting;
 mod filters;
 mod health;
 mod input;
+mod ladder;
 mod leases;
 mod letters;
 mod letters_compose;

@@ -34,7 +34,8 @@ async fn a_mailbox_takes_over_the_crm_account() {
     let logs = ListLogsRequest { parent: SITE.to_owned(), ..Default::default() };
     let logs = postroom.logs().list_logs(logs).await.expect("listed").into_inner().logs;
     let names: Vec<_> = logs.iter().map(|log| (log.file_name.as_str(), log.tags.join(""))).collect();
-    assert_eq!(names, [("check_users_smtp_0.log", "[Check]".to_owned())]);
+    let own = ("check_users_smtp_1.log", "[Check][Mail]".to_owned());
+    assert_eq!(names, [("check_users_smtp_0.log", "[Check]".to_owned()), own]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postroom::api::proto::message::State;
 use postroom::api::proto::{
-    Account, CreateSiteRequest, DeleteAccountRequest, GetSettingsRequest, GetSiteRequest,
+    Account, AccountPriority, CreateSiteRequest, DeleteAccountRequest, GetSettingsRequest, GetSiteRequest,
     ListAccountsRequest, ListSitesRequest, LogLevel, SendMessageRequest, Settings, Site,
     UpdateAccountRequest, UpdateSettingsRequest,
 };
@@ -140,6 +140,10 @@ async fn a_mask_decides_what_changes() {
     let before = current(&postroom).await;
     let all = Settings {
         enabled: Some(false),
+        user_accounts_enabled: Some(false),
+        require_confirmed_sender: Some(false),
+        account_priority: Some(AccountPriority::AdminFirst.into()),
+        send_test_on_save: Some(true),
         connection_timeout: Some(seconds(77)),
         save_logs: Some(false),
         log_level: Some(LogLevel::Client.into()),
@@ -155,7 +159,17 @@ async fn a_mask_decides_what_changes() {
     assert_eq!(without_version(everything), expected);
 
     // A path without a value sets the default.
-    for path in ["enabled", "connection_timeout", "save_logs", "log_level", "retry_intervals"] {
+    for path in [
+        "enabled",
+        "user_accounts_enabled",
+        "require_confirmed_sender",
+        "account_priority",
+        "send_test_on_save",
+        "connection_timeout",
+        "save_logs",
+        "log_level",
+        "retry_intervals",
+    ] {
         update(&postroom, Settings::default(), &[path]).await.expect(path);
     }
     assert_eq!(without_version(current(&postroom).await), without_version(before));

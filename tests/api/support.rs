@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use postroom::api::CheckLimits;
 use postroom::api::proto::account::Auth;
 use postroom::api::proto::accounts_service_client::AccountsServiceClient;
 use postroom::api::proto::logs_service_client::LogsServiceClient;
@@ -94,6 +95,8 @@ pub(crate) type Authorised = InterceptedService<Channel, Authorisation>;
 /// What a test decides about its server.
 #[derive(Clone, Default)]
 pub(crate) struct Options {
+    /// Checks a minute; more than any test needs where none are given.
+    pub(crate) check_limits: Option<CheckLimits>,
     /// CA file of the SMTP servers that the test runs.
     pub(crate) ca_file: Option<PathBuf>,
     /// Smallest retry interval.
@@ -169,6 +172,10 @@ impl Postroom {
             plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
             retry_floor: self.options.retry_floor,
             max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
+            check_limits: self
+                .options
+                .check_limits
+                .unwrap_or(CheckLimits { per_site: 10_000, per_host: 10_000 }),
             drain_wait: Duration::ZERO,
             reflection: true,
         };
@@ -280,7 +287,7 @@ impl Postroom {
         created.site.expect("set").name
     }
 
-    async fn try_account_in(&self, parent: &str, account: Account) -> Result<Account, Status> {
+    pub(crate) async fn try_account_in(&self, parent: &str, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest {
             parent: parent.to_owned(),
             account: Some(account),

@@ -102,6 +102,7 @@ pub(in crate::api) const fn step(step: Step) -> ProtoStep {
         Step::Hello => ProtoStep::Hello,
         Step::Auth => ProtoStep::Auth,
         Step::Envelope => ProtoStep::Envelope,
+        Step::TestLetter => ProtoStep::TestLetter,
         Step::Content => ProtoStep::Content,
         Step::Acceptance => ProtoStep::Acceptance,
     }

@@ -1,5 +1,6 @@
 //! `AccountsService`: SMTP accounts, proven before they are saved.
 
+mod checking;
 pub(in crate::api) mod convert;
 mod ownership;
 mod profile;
@@ -17,7 +18,6 @@ use super::fields::{self, Violations};
 use super::page::{self, Tokens};
 use super::proto::accounts_service_server::AccountsService;
 use super::proto::check::State as ProtoState;
-use super::proto::check_account_request::Target;
 use super::proto::{
     CheckAccountRequest, CheckAccountResponse, CreateAccountRequest, CreateAccountResponse,
     DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest,
@@ -29,9 +29,9 @@ use crate::domain::access::Right;
 use crate::domain::account::{Account, CheckState, account_name};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
+use crate::store::Store;
 use crate::store::accounts::{self, AccountFilter};
 use crate::store::rerouting::{self, Deleted};
-use crate::store::{Store, checks, passwords};
 
 /// `AccountsService` over the API.
 pub(super) struct Service(pub(super) Arc<Api>);
@@ -113,7 +113,7 @@ impl AccountsService for Service {
         let named = fields::site("parent", &request.get_ref().parent);
         let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
-        let response = to_the_end(async move { check(&api, &site, request).await }).await?;
+        let response = to_the_end(async move { checking::check(&api, &site, request).await }).await?;
         Ok(Response::new(response))
     }
 
@@ -192,38 +192,4 @@ async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest
             Err(Problem::new(Reason::StateConflict, text).with("name", name).with("count", count.to_string()))
         }
     }
-}
-
-async fn check(
-    api: &Api,
-    site: &SiteId,
-    request: CheckAccountRequest,
-) -> Result<CheckAccountResponse, Problem> {
-    let settings = api.settings_of_enabled(site).await?;
-    let CheckAccountRequest { parent: _, target } = request;
-    let (proof, saved) = match target {
-        None => return Err(Problem::invalid_field("target", "must be `name` or `account`")),
-        Some(Target::Account(account)) => {
-            let profile::Wanted { profile, password } = profile::parse_new(*account)?;
-            let auth = prove::auth_of(&profile.login, password.as_ref(), None);
-            (prove::climb(api, site, &settings, &profile, auth, 0).await, None)
-        }
-        Some(Target::Name(name)) => {
-            let id = fields::within(site, "name", &name, fields::account)?;
-            let account = find(&api.store, site, id).await?;
-            let auth = passwords::open(&api.store, site, id).await?;
-            let auth = auth.ok_or_else(|| Problem::not_found(name))?;
-            (prove::climb(api, site, &settings, &account.profile, auth, id).await, Some(id))
-        }
-    };
-    let report = proof.record(api).await?;
-    let mut check = prove::check_of(&report);
-    check.check_time = Some(api.store.clock().now());
-    check.success_time = check.check_time.filter(|_| report.passed());
-    if let Some(id) = saved {
-        checks::record(&api.store, site, id, &check).await?;
-        check = find(&api.store, site, id).await?.check;
-    }
-    let steps = report.steps.into_iter().map(convert::check_step).collect();
-    Ok(CheckAccountResponse { steps, check: Some(convert::check(&check)) })
 }

@@ -1,18 +1,67 @@
 //! Proving an account: the check runs, its transcript is stored, and a failure becomes the answer.
 
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::api::Api;
 use crate::domain::account::{Auth, Check, CheckState, Login, Profile};
+use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::log::{Chunk, LogId};
 use crate::domain::outcome::Step;
 use crate::domain::secret::Secret;
 use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
+use crate::mime::compose::{Composed, compose};
 use crate::smtp::check::{self, Report};
 use crate::smtp::{FailureKind, Target, Transcript};
 use crate::store::logs;
+
+/// Whom a check is about.
+pub(super) struct Subject<'a> {
+    /// What its caller decided.
+    pub(super) profile: &'a Profile,
+    /// How it logs in.
+    pub(super) auth: Auth,
+    /// Its id; 0 for one that is not saved.
+    pub(super) account: i64,
+}
+
+/// Whether a check ends with a letter.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum TestLetter {
+    /// To the account's own address.
+    Sent,
+    /// No.
+    None,
+}
+
+impl TestLetter {
+    /// As it is asked for.
+    pub(super) const fn of(wanted: bool) -> Self {
+        if wanted { Self::Sent } else { Self::None }
+    }
+}
+
+/// The bytes of a test letter; `None` only where the account's own name or address cannot stand in a header.
+fn test_letter(site: &SiteId, profile: &Profile, now: OffsetDateTime) -> Option<Vec<u8>> {
+    let name = Some(profile.sender_name.clone()).filter(|name| !name.is_empty());
+    let own = Mailbox { name, address: profile.sender_email.clone() };
+    let letter = Composed {
+        from: &own,
+        to: std::slice::from_ref(&own),
+        cc: &[],
+        reply_to: &[],
+        subject: "Test letter",
+        text: &format!("This letter shows that {} can send through this account.\r\n", site.name()),
+        html: "",
+        attachments: &[],
+        headers: &[("Auto-Submitted".to_owned(), "auto-generated".to_owned())],
+        date: now,
+        message_id: &format!("<{}@{}>", Uuid::now_v7(), own.address.domain()),
+    };
+    compose(&letter).ok().map(|content| content.bytes)
+}
 
 /// What a check brought, and its transcript, which is not stored yet.
 pub(super) struct Proof {
@@ -20,19 +69,29 @@ pub(super) struct Proof {
     transcript: Option<Chunk>,
 }
 
-/// Runs the check of an account; its transcript is for the log of the checks of `account` (0 for one that is not saved).
+/// Runs the check of an account.
+///
+/// # Errors
+/// `RATE_LIMITED`.
 pub(super) async fn climb(
     api: &Api,
     site: &SiteId,
     settings: &StoredSettings,
-    profile: &Profile,
-    auth: Auth,
-    account: i64,
-) -> Proof {
+    subject: Subject<'_>,
+    test: TestLetter,
+) -> Result<Proof, Problem> {
+    let Subject { profile, auth, account } = subject;
+    api.check_budget.take(site, &profile.server.host)?;
+    let letter = match test {
+        TestLetter::Sent => test_letter(site, profile, api.store.clock().now()),
+        TestLetter::None => None,
+    };
     let target = Target { server: profile.server.clone(), auth };
     let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
     let timeout = settings.connection_timeout();
-    let report = check::run(&api.connector, &target, &profile.sender_email, timeout, &transcript).await;
+    let report =
+        check::run(&api.connector, &target, &profile.sender_email, letter.as_deref(), timeout, &transcript)
+            .await;
     let entries = transcript.take();
     let chunk = (settings.save_logs() && !entries.is_empty()).then(|| Chunk {
         site: site.clone(),
@@ -41,7 +100,7 @@ pub(super) async fn climb(
         message: None,
         entries,
     });
-    Proof { report, transcript: chunk }
+    Ok(Proof { report, transcript: chunk })
 }
 
 impl Proof {
@@ -113,6 +172,7 @@ const fn step_name(step: Step) -> &'static str {
         Step::Hello => "HELLO",
         Step::Auth => "AUTH",
         Step::Envelope => "ENVELOPE",
+        Step::TestLetter => "TEST_LETTER",
         Step::Content => "CONTENT",
         Step::Acceptance => "ACCEPTANCE",
     }

@@ -1,4 +1,4 @@
-//! ListProviders: the table of mail providers as it is answered.
+//! `ListProviders`: the table of mail providers as it is answered.
 
 use super::{convert, profile};
 use crate::api::proto::Provider as ProtoProvider;

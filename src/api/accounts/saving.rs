@@ -3,6 +3,7 @@
 use prost::Message;
 
 use super::profile::{self, Wanted};
+use super::prove::{Subject, TestLetter};
 use super::{convert, find, ownership, prove};
 use crate::api::Api;
 use crate::api::fields::{self, Violations};
@@ -52,7 +53,8 @@ pub(super) async fn create(
     demand_user_accounts(&settings, &profile)?;
     let check = if profile.active {
         let auth = prove::auth_of(&profile.login, password.as_ref(), None);
-        let proof = prove::climb(api, site, &settings, &profile, auth, 0).await;
+        let subject = Subject { profile: &profile, auth, account: 0 };
+        let proof = prove::climb(api, site, &settings, subject, test_on_save(&settings)).await?;
         Some(prove::demand(&proof.record(api).await?)?)
     } else {
         None
@@ -165,7 +167,8 @@ async fn save_change(
     let proof = if profile.active && (reaches_server || unproven) {
         let kept = passwords::open(&api.store, site, id).await?;
         let auth = prove::auth_of(&profile.login, password.as_ref(), kept);
-        Some(prove::climb(api, site, settings, &profile, auth, id).await)
+        let subject = Subject { profile: &profile, auth, account: id };
+        Some(prove::climb(api, site, settings, subject, test_on_save(settings)).await?)
     } else {
         None
     };
@@ -193,6 +196,10 @@ async fn save_change(
         proof.record(api).await?;
     }
     Ok(convert::account(&find(&api.store, site, id).await?))
+}
+
+fn test_on_save(settings: &StoredSettings) -> TestLetter {
+    TestLetter::of(settings.send_test_on_save())
 }
 
 /// Refuses accounts of users where the site does not have them.

@@ -217,9 +217,10 @@ impl Draft {
             requested: *requested,
         };
         let chosen = routing::choose(&asked, settings.account_priority(), &candidates);
-        let (account, _) = chosen.ok_or_else(|| match requested {
-            Some(_) => Problem::new(Reason::AccountNotUsable, NOT_USABLE),
-            None => {
+        let (account, _) = chosen.ok_or_else(|| {
+            if requested.is_some() {
+                Problem::new(Reason::AccountNotUsable, NOT_USABLE)
+            } else {
                 let text = format!("no account of {} that may be used has the address of From", site.name());
                 Problem::new(Reason::NoMatchingAccount, text)
                     .with("site", site.name())

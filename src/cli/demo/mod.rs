@@ -19,6 +19,7 @@ use tonic::{Code, Request, Status, Streaming};
 use self::catcher::Catcher;
 use super::open::Opened;
 use super::{Failure, key};
+use crate::api::CheckLimits;
 use crate::api::proto::account::Auth;
 use crate::api::proto::accounts_service_client::AccountsServiceClient;
 use crate::api::proto::log_entry::Kind;
@@ -110,6 +111,7 @@ fn serve(
         plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
         retry_floor: Duration::ZERO,
         max_letter_bytes: 25 * 1024 * 1024,
+        check_limits: CheckLimits::default(),
         drain_wait: Duration::ZERO,
         reflection: true,
     };

@@ -8,8 +8,8 @@ use crate::domain::outcome::Step;
 use crate::domain::reply::Reply;
 
 /// The steps in the order in which they are reported.
-pub(in crate::smtp) const LADDER: [Step; 6] =
-    [Step::Resolve, Step::Connect, Step::Tls, Step::Hello, Step::Auth, Step::Envelope];
+pub(in crate::smtp) const LADDER: [Step; 7] =
+    [Step::Resolve, Step::Connect, Step::Tls, Step::Hello, Step::Auth, Step::Envelope, Step::TestLetter];
 
 /// The state of one step.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +65,7 @@ const fn index(step: Step) -> usize {
         Step::Tls => 2,
         Step::Hello => 3,
         Step::Auth => 4,
-        Step::Envelope | Step::Content | Step::Acceptance => 5,
+        Step::Envelope => 5,
+        Step::TestLetter | Step::Content | Step::Acceptance => 6,
     }
 }

@@ -73,7 +73,11 @@ impl Answers {
         let created = self.client.accounts().create_account(request).await.expect("an account");
         self.note(&created);
         let name = created.into_inner().account.expect("set").name;
-        let request = CheckAccountRequest { parent: SITE.to_owned(), target: Some(Target::Name(name)) };
+        let request = CheckAccountRequest {
+            parent: SITE.to_owned(),
+            target: Some(Target::Name(name)),
+            ..Default::default()
+        };
         let checked = self.client.accounts().check_account(request).await.expect("a result");
         self.note(&checked);
     }
@@ -81,7 +85,7 @@ impl Answers {
     /// A check that fails, and an account that is not saved for it.
     async fn fail(&mut self, account: Account) {
         let target = Some(Target::Account(Box::new(account.clone())));
-        let request = CheckAccountRequest { parent: SITE.to_owned(), target };
+        let request = CheckAccountRequest { parent: SITE.to_owned(), target, ..Default::default() };
         let checked = self.client.accounts().check_account(request).await.expect("a result");
         self.note(&checked);
         let request = CreateAccountRequest {
