@@ -42,7 +42,7 @@ async fn all_is_well() {
         assert_eq!(states(&report), "pppppp-", "{report:?}");
         assert!(report.passed());
         let steps: Vec<Step> = report.steps.iter().map(|step| step.step).collect();
-        assert_eq!(steps, [Step::Resolve, Step::Connect, Step::Tls, Step::Hello, Step::Auth, Step::Envelope]);
+        assert_eq!(steps, [Step::Resolve, Step::Connect, Step::Tls, Step::Hello, Step::Auth, Step::Envelope, Step::TestLetter]);
         assert_eq!(report.capabilities.last().map(String::as_str), Some("AUTH PLAIN LOGIN"));
         assert_eq!(report.steps[4].reply.code, 235);
         assert_eq!(report.steps[1].reply.to_string(), "220 ordinary.example ESMTP");
@@ -75,7 +75,7 @@ async fn each_step_may_fail() {
         (starttls(Certificate::Expired), "ppF----", 0),
         (starttls(Certificate::Good).on("AUTH", "535 5.7.8 wrong\r\n"), "ppppF--", 535),
         (starttls(Certificate::Good).on("MAIL", "553 5.7.1 not your address\r\n"), "pppppF-", 553),
-        (starttls(Certificate::Good).on("RCPT", "550 5.1.1 no such user\r\n"), "pppppw", 550),
+        (starttls(Certificate::Good).on("RCPT", "550 5.1.1 no such user\r\n"), "pppppw-", 550),
         (starttls(Certificate::Good).once("RCPT", "421 4.3.2 bye\r\n", Then::Close), "pppppF-", 421),
         (starttls(Certificate::Good).once("RSET", "", Then::Close), "pppppF-", 0),
     ] {
