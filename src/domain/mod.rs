@@ -11,5 +11,6 @@ pub mod outcome;
 pub mod reply;
 pub mod routing;
 pub mod secret;
+pub mod sender;
 pub mod settings;
 pub mod site;

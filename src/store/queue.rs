@@ -325,6 +325,13 @@ pub(super) async fn record(
                  and q.attempt = o.attempt
                  and o.state is null
                returning q.message_id
+           ), forgotten as (
+               -- A letter of our own holds a code: its content goes with its last attempt.
+               delete from message_bodies b
+               using finished f
+               join messages own on own.site_id = $1 and own.message_id = f.message_id and own.is_own
+               where b.site_id = $1
+                 and b.message_id = f.message_id
            )
            update messages m
            set state = coalesce(o.state, 'open'),

@@ -24,6 +24,7 @@ mod retries;
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
 mod secrets;
+mod senders;
 mod sending;
 mod sessions;
 mod settings;
