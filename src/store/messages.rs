@@ -13,6 +13,7 @@ use crate::domain::site::SiteId;
 
 /// A letter that is about to be taken.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 pub struct NewMessage<'a> {
     /// Whose it is.
     pub site: &'a SiteId,

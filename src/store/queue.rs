@@ -28,6 +28,7 @@ pub struct Lane {
 
 /// A letter that was claimed, with all that sending it takes but its body.
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 pub struct Claim {
     /// Its id.
     pub message: Uuid,
@@ -126,6 +127,7 @@ pub async fn due_lanes(store: &Store) -> Result<Vec<Lane>, StoreError> {
         .collect()
 }
 
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 struct ClaimRow {
     message_id: Uuid,
     attempt: i32,

@@ -1,4 +1,4 @@
-//! ResolveAccount: the choice of account, explained.
+//! `ResolveAccount`: the choice of account, explained.
 
 use crate::api::fields::{self, Violations};
 use crate::api::proto::candidate::Reason as ProtoReason;

@@ -64,9 +64,10 @@ pub(super) async fn create(
     let needs_code = wish.source == Source::Code && !there.is_some_and(|there| there.confirmed);
     for _ in 0..MAX_CHOICES {
         let code = sender::new_code(&SystemRandom::new())?;
-        let letter = match needs_code {
-            true => Some(CodeLetter::write(api, site, &settings, &wish, &code).await?),
-            false => None,
+        let letter = if needs_code {
+            Some(CodeLetter::write(api, site, &settings, &wish, &code).await?)
+        } else {
+            None
         };
         let message = letter.as_ref().map(CodeLetter::message);
         let code = message.as_ref().map(|letter| NewCode { id: Uuid::now_v7(), code: &code, letter });

@@ -55,9 +55,10 @@ fn origins() -> impl Strategy<Value = Origin> {
     prop_oneof![Just(Origin::Admin), Just(Origin::Mailbox), Just(Origin::Crm)]
 }
 
+type Drawn = (Origin, String, [bool; 3], usize);
+
 fn sites() -> impl Strategy<Value = Vec<Candidate>> {
     let account = (origins(), "[AB]{0,1}", any::<[bool; 3]>(), 0..3_usize);
-    type Drawn = (Origin, String, [bool; 3], usize);
     let candidate = |(id, drawn): (i64, Drawn)| {
         let (origin, name, [active, shared, mailings_first], owner) = drawn;
         let user = if origin == Origin::Admin { "" } else { ["", "a", "b"][owner] };

@@ -8,6 +8,7 @@ use postroom::api::proto::{
     ConfirmSenderRequest, CreateSenderRequest, ListMessagesRequest, ListSendersRequest,
 };
 
+use super::canary::hex;
 use super::{Answers, dump, keep_every_byte, tail};
 use crate::binary::{DataDir, Serving};
 use crate::scripted::ordinary::Behaviour;
@@ -22,7 +23,7 @@ fn finds(text: &str, code: &str) -> Option<String> {
         let after = text[at + code.len()..].chars().next();
         !before.is_some_and(|c| c.is_alphanumeric() || c == '.') && !after.is_some_and(char::is_alphanumeric)
     };
-    let hex: String = code.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = hex(code.as_bytes());
     let numbers = code.bytes().map(|byte| byte.to_string()).collect::<Vec<_>>().join(", ");
     let at = text
         .match_indices(code)
