@@ -17,8 +17,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .bytes("postroom.v1.Message.raw")
         .bytes("postroom.v1.Attachment.content")
         .boxed("postroom.v1.CheckAccountRequest.target.account")
-        // Its Debug is written by hand, so that no password is ever printed.
-        .skip_debug(["postroom.v1.PasswordAuth"])
+        // Their Debug is written by hand, so that no password and no code is ever printed.
+        .skip_debug(["postroom.v1.PasswordAuth", "postroom.v1.ConfirmSenderRequest"])
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -36,19 +36,26 @@ create table senders (
     shared boolean not null,
     source text not null,
     confirmed boolean not null,
-    request_id text,
-    request_mac bytea,
     create_time timestamptz not null default now(),
     constraint senders_pkey primary key (site_id, sender_id),
     constraint senders_site foreign key (site_id) references sites on delete cascade,
     constraint senders_address unique (site_id, user_id, sender_key),
-    constraint senders_request unique (site_id, request_id),
     constraint senders_source check (source in ('code', 'mailbox')),
-    constraint senders_mailbox check (source = 'code' or confirmed),
-    constraint senders_request_mac check ((request_id is null) = (request_mac is null))
+    constraint senders_mailbox check (source = 'code' or confirmed)
 );
 comment on table senders is 'From addresses that somebody may use, beside those of accounts.';
 comment on column senders.sender_key is 'sender_email as addresses are compared.';
+
+create table sender_requests (
+    site_id text not null,
+    request_id text not null,
+    request_mac bytea not null,
+    sender_id bigint not null,
+    constraint sender_requests_pkey primary key (site_id, request_id),
+    constraint sender_requests_sender foreign key (site_id, sender_id) references senders on delete cascade
+);
+comment on table sender_requests is 'Request ids of calls that created a sender or mailed another code for it.';
+create index sender_requests_by_sender on sender_requests (site_id, sender_id);
 
 create table sender_codes (
     site_id text not null,

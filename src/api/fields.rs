@@ -72,12 +72,14 @@ pub(super) fn settings_site(field: &str, name: &str) -> Result<SiteId, Problem> 
 
 /// Site and id of `sites/{site}/accounts/{account}`.
 pub(super) fn account(field: &str, name: &str) -> Result<(SiteId, i64), Problem> {
-    child(name, "accounts")
-        .and_then(|(site, id)| {
-            let number = id.parse::<i64>().ok().filter(|number| *number > 0 && number.to_string() == id)?;
-            Some((site, number))
-        })
+    numbered(name, "accounts")
         .ok_or_else(|| Problem::invalid_field(field, "must have the form sites/{site}/accounts/{number}"))
+}
+
+/// Site and id of `sites/{site}/senders/{sender}`.
+pub(super) fn sender(field: &str, name: &str) -> Result<(SiteId, i64), Problem> {
+    numbered(name, "senders")
+        .ok_or_else(|| Problem::invalid_field(field, "must have the form sites/{site}/senders/{number}"))
 }
 
 /// Site and id of `sites/{site}/messages/{message}`.
@@ -92,6 +94,12 @@ pub(super) fn log(field: &str, name: &str) -> Result<(SiteId, LogId), Problem> {
     child(name, "logs").and_then(|(site, id)| Some((site, LogId::parse(id)?))).ok_or_else(|| {
         Problem::invalid_field(field, "must have the form sites/{site}/logs/{log}, such as send-admin-2")
     })
+}
+
+fn numbered(name: &str, collection: &str) -> Option<(SiteId, i64)> {
+    let (site, id) = child(name, collection)?;
+    let number = id.parse::<i64>().ok().filter(|number| *number > 0 && number.to_string() == id)?;
+    Some((site, number))
 }
 
 fn child<'a>(name: &'a str, collection: &str) -> Option<(SiteId, &'a str)> {

@@ -11,3 +11,9 @@ impl std::fmt::Debug for PasswordAuth {
         f.debug_struct("PasswordAuth").field("username", &self.username).finish_non_exhaustive()
     }
 }
+
+impl std::fmt::Debug for ConfirmSenderRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ConfirmSenderRequest").field("name", &self.name).finish_non_exhaustive()
+    }
+}

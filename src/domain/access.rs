@@ -24,7 +24,7 @@ pub enum Role {
     Admin,
     /// Settings, accounts, messages with content and logs of its site.
     Operator,
-    /// Sends, reads messages, lists accounts.
+    /// Sends, reads messages, lists accounts and senders, has senders confirmed.
     Sender,
     /// Reads messages and logs.
     Auditor,
@@ -58,7 +58,14 @@ impl Role {
             Self::Admin => true,
             Self::Operator => !matches!(right, Right::ManageSites),
             Self::Sender => {
-                matches!(right, Right::ReadSite | Right::ReadAccounts | Right::Send | Right::ReadMessages)
+                matches!(
+                    right,
+                    Right::ReadSite
+                        | Right::ReadAccounts
+                        | Right::ManageSenders
+                        | Right::Send
+                        | Right::ReadMessages
+                )
             }
             Self::Auditor => matches!(right, Right::ReadSite | Right::ReadMessages | Right::ReadLogs),
         }
@@ -74,10 +81,12 @@ pub enum Right {
     ReadSite,
     /// Read and change settings.
     ManageSettings,
-    /// Read accounts.
+    /// Read accounts and senders.
     ReadAccounts,
     /// Create, change, delete and check accounts.
     ManageAccounts,
+    /// Create, confirm and delete senders.
+    ManageSenders,
     /// Send letters.
     Send,
     /// Read letters without their content.
@@ -170,6 +179,8 @@ mod tests {
             (Role::Sender, Right::Send, true),
             (Role::Sender, Right::ReadMessages, true),
             (Role::Sender, Right::ReadAccounts, true),
+            (Role::Sender, Right::ManageSenders, true),
+            (Role::Auditor, Right::ManageSenders, false),
             (Role::Sender, Right::ReadLogs, false),
             (Role::Sender, Right::ManageAccounts, false),
             (Role::Auditor, Right::ReadLogs, true),

@@ -11,6 +11,10 @@ pub enum Reason {
     UserAccountsDisabled,
     /// The From of a user's letter has no confirmed sender.
     SenderNotConfirmed,
+    /// Not the code that was mailed.
+    CodeWrong,
+    /// The code no longer counts.
+    CodeExpired,
     /// No account of the site may carry this From.
     NoMatchingAccount,
     /// The account was tried and did not pass.

@@ -12,5 +12,6 @@ pub mod providers;
 pub mod reply;
 pub mod routing;
 pub mod secret;
+pub mod sender;
 pub mod settings;
 pub mod site;

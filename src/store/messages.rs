@@ -1,7 +1,7 @@
 //! Letters: taken in one statement with their body and their place in the queue, found, listed.
 
 use sqlx::types::Json;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{PgExecutor, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -17,6 +17,7 @@ use crate::domain::site::SiteId;
     reason = "facts that are independent of one another, as the table has them"
 )]
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 pub struct NewMessage<'a> {
     /// Whose it is.
     pub site: &'a SiteId,
@@ -126,6 +127,35 @@ impl MessageRow {
 /// # Errors
 /// When the database does not answer.
 pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, StoreError> {
+    match insert(&store.pool, message).await {
+        Ok(true) => {
+            tell_due(store, message);
+            Ok(Taken::Stored)
+        }
+        Ok(false) => Ok(Taken::AccountChanged),
+        Err(error) => {
+            if let (Some("messages_by_request"), Some((request_id, _))) =
+                (violated_constraint(&error), message.request)
+                && let Some((message, mac)) = find_by_request(store, message.site, request_id).await?
+            {
+                return Ok(Taken::RequestKnown { message, mac });
+            }
+            Err(error.into())
+        }
+    }
+}
+
+/// Tells this process that a letter waits; call it when the letter is committed.
+pub(super) fn tell_due(store: &Store, message: &NewMessage<'_>) {
+    store.changes.due(Lane { site: message.site.clone(), account: message.account });
+}
+
+/// Stores a letter, its body and its place in the queue, maybe inside a transaction; whether its account is still there
+/// and active.
+pub(super) async fn insert(
+    executor: impl PgExecutor<'_>,
+    message: &NewMessage<'_>,
+) -> Result<bool, sqlx::Error> {
     let NewMessage {
         site,
         id,
@@ -176,24 +206,9 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
         user,
         is_own,
     )
-    .fetch_optional(&store.pool)
-    .await;
-    match stored {
-        Ok(Some(_)) => {
-            store.changes.due(Lane { site: site.clone(), account });
-            Ok(Taken::Stored)
-        }
-        Ok(None) => Ok(Taken::AccountChanged),
-        Err(error) => {
-            if let (Some("messages_by_request"), Some((request_id, _))) =
-                (violated_constraint(&error), request)
-                && let Some((message, mac)) = find_by_request(store, site, request_id).await?
-            {
-                return Ok(Taken::RequestKnown { message, mac });
-            }
-            Err(error.into())
-        }
-    }
+    .fetch_optional(executor)
+    .await?;
+    Ok(stored.is_some())
 }
 
 /// The letter that was taken by this request, and the MAC of the request's content.

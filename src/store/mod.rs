@@ -12,9 +12,11 @@ pub mod messages;
 pub mod passwords;
 pub mod queue;
 pub mod rerouting;
+pub mod sender_codes;
 pub mod senders;
 pub mod settings;
 pub mod sites;
+pub mod usable;
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;

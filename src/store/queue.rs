@@ -32,6 +32,7 @@ pub struct Lane {
     reason = "facts that are independent of one another, as the table has them"
 )]
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 pub struct Claim {
     /// Its id.
     pub message: Uuid,
@@ -333,6 +334,13 @@ pub(super) async fn record(
                  and q.attempt = o.attempt
                  and o.state is null
                returning q.message_id
+           ), forgotten as (
+               -- A letter of our own holds a code: its content goes with its last attempt.
+               delete from message_bodies b
+               using finished f
+               join messages own on own.site_id = $1 and own.message_id = f.message_id and own.is_own
+               where b.site_id = $1
+                 and b.message_id = f.message_id
            )
            update messages m
            set state = coalesce(o.state, 'open'),

@@ -182,6 +182,15 @@ async fn fail(connection: &mut PgConnection, site: &SiteId, ids: &[Uuid]) -> Res
     query!(
         "with finished as (
              delete from queue where site_id = $1 and message_id = any($2)
+         ), forgotten as (
+             -- As with every letter of our own that is final.
+             delete from message_bodies b
+             using messages own
+             where b.site_id = $1
+               and b.message_id = any($2)
+               and own.site_id = $1
+               and own.message_id = b.message_id
+               and own.is_own
          )
          update messages m
          set state = f.state,

@@ -8,9 +8,10 @@ use postroom::api::proto::logs_service_client::LogsServiceClient;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
-    Account, CheckAccountRequest, CreateAccountRequest, CreateSiteRequest, DeleteAccountRequest,
-    GetAccountRequest, GetMessageRequest, GetSettingsRequest, GetSiteRequest, ListAccountsRequest,
-    ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest, ListSitesRequest, SendMessageRequest,
+    Account, CheckAccountRequest, ConfirmSenderRequest, CreateAccountRequest, CreateSenderRequest,
+    CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest, GetAccountRequest, GetMessageRequest,
+    GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest,
+    ListMessagesRequest, ListSendersRequest, ListSitesRequest, ResolveAccountRequest, SendMessageRequest,
     Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
@@ -40,6 +41,12 @@ enum Rpc {
     UpdateAccount,
     DeleteAccount,
     CheckAccount,
+    ResolveAccount,
+    ResolveAccountOfAll,
+    CreateSender,
+    ConfirmSender,
+    ListSenders,
+    DeleteSender,
     SendMessage,
     GetMessage,
     ListMessages,
@@ -49,7 +56,7 @@ enum Rpc {
 }
 
 /// Which roles may call what: admin, operator, sender, auditor.
-const TABLE: [(Rpc, [bool; 4]); 17] = [
+const TABLE: [(Rpc, [bool; 4]); 23] = [
     (Rpc::CreateSite, [true, false, false, false]),
     (Rpc::GetSite, [true, true, true, true]),
     (Rpc::ListSites, [true, true, true, true]),
@@ -61,6 +68,12 @@ const TABLE: [(Rpc, [bool; 4]); 17] = [
     (Rpc::UpdateAccount, [true, true, false, false]),
     (Rpc::DeleteAccount, [true, true, false, false]),
     (Rpc::CheckAccount, [true, true, false, false]),
+    (Rpc::ResolveAccount, [true, true, true, false]),
+    (Rpc::ResolveAccountOfAll, [true, true, false, false]),
+    (Rpc::CreateSender, [true, true, true, false]),
+    (Rpc::ConfirmSender, [true, true, true, false]),
+    (Rpc::ListSenders, [true, true, true, false]),
+    (Rpc::DeleteSender, [true, true, true, false]),
     (Rpc::SendMessage, [true, true, true, false]),
     (Rpc::GetMessage, [true, true, true, true]),
     (Rpc::ListMessages, [true, true, true, true]),
@@ -90,6 +103,7 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
     let Things { site, account, message, log } = things;
     let (parent, id) = (format!("sites/{site}"), (*site).to_owned());
     let (account, message) = (format!("{parent}/accounts/{account}"), format!("{parent}/messages/{message}"));
+    let sender = format!("{parent}/senders/{}", things.account);
     let (settings, log) = (format!("{parent}/settings"), format!("{parent}/logs/{log}"));
     let mut sites = SettingsServiceClient::new(channel.clone());
     let mut accounts = AccountsServiceClient::new(channel.clone());
@@ -131,6 +145,28 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
                 CheckAccountRequest { parent, target: Some(Target::Name(account)), ..Default::default() };
             accounts.check_account(request).await.map(|_| ())
         }
+        Rpc::ResolveAccount | Rpc::ResolveAccountOfAll => {
+            let request = ResolveAccountRequest {
+                parent,
+                from_address: "shop@example.com".to_owned(),
+                show_all: rpc == Rpc::ResolveAccountOfAll,
+                ..ResolveAccountRequest::default()
+            };
+            accounts.resolve_account(request).await.map(|_| ())
+        }
+        Rpc::CreateSender => {
+            let request = CreateSenderRequest { parent, ..CreateSenderRequest::default() };
+            accounts.create_sender(request).await.map(|_| ())
+        }
+        Rpc::ConfirmSender => {
+            let request = ConfirmSenderRequest { name: sender, code: "123456".to_owned() };
+            accounts.confirm_sender(request).await.map(|_| ())
+        }
+        Rpc::ListSenders => {
+            let request = ListSendersRequest { parent, ..ListSendersRequest::default() };
+            accounts.list_senders(request).await.map(|_| ())
+        }
+        Rpc::DeleteSender => accounts.delete_sender(DeleteSenderRequest { name: sender }).await.map(|_| ()),
         Rpc::SendMessage => {
             let message = Some(letter("shop@example.com", &["ann@example.org"]));
             let request =

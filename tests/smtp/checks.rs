@@ -42,7 +42,18 @@ async fn all_is_well() {
         assert_eq!(states(&report), "pppppp-", "{report:?}");
         assert!(report.passed());
         let steps: Vec<Step> = report.steps.iter().map(|step| step.step).collect();
-        assert_eq!(steps, [Step::Resolve, Step::Connect, Step::Tls, Step::Hello, Step::Auth, Step::Envelope, Step::TestLetter]);
+        assert_eq!(
+            steps,
+            [
+                Step::Resolve,
+                Step::Connect,
+                Step::Tls,
+                Step::Hello,
+                Step::Auth,
+                Step::Envelope,
+                Step::TestLetter
+            ]
+        );
         assert_eq!(report.capabilities.last().map(String::as_str), Some("AUTH PLAIN LOGIN"));
         assert_eq!(report.steps[4].reply.code, 235);
         assert_eq!(report.steps[1].reply.to_string(), "220 ordinary.example ESMTP");

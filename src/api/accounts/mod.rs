@@ -1,6 +1,7 @@
-//! `AccountsService`: SMTP accounts, proven before they are saved.
+//! `AccountsService`: SMTP accounts, proven before they are saved; and senders.
 
 mod checking;
+mod code_letter;
 pub(in crate::api) mod convert;
 mod ownership;
 mod profile;
@@ -8,6 +9,7 @@ mod prove;
 mod providers;
 mod resolve;
 mod saving;
+mod senders;
 
 use std::sync::Arc;
 
@@ -19,9 +21,11 @@ use super::page::{self, Tokens};
 use super::proto::accounts_service_server::AccountsService;
 use super::proto::check::State as ProtoState;
 use super::proto::{
-    CheckAccountRequest, CheckAccountResponse, CreateAccountRequest, CreateAccountResponse,
-    DeleteAccountRequest, DeleteAccountResponse, GetAccountRequest, GetAccountResponse, ListAccountsRequest,
-    ListAccountsResponse, ListProvidersRequest, ListProvidersResponse, ResolveAccountRequest,
+    CheckAccountRequest, CheckAccountResponse, ConfirmSenderRequest, ConfirmSenderResponse,
+    CreateAccountRequest, CreateAccountResponse, CreateSenderRequest, CreateSenderResponse,
+    DeleteAccountRequest, DeleteAccountResponse, DeleteSenderRequest, DeleteSenderResponse,
+    GetAccountRequest, GetAccountResponse, ListAccountsRequest, ListAccountsResponse, ListProvidersRequest,
+    ListProvidersResponse, ListSendersRequest, ListSendersResponse, ResolveAccountRequest,
     ResolveAccountResponse, UpdateAccountRequest, UpdateAccountResponse,
 };
 use super::{Api, to_the_end};
@@ -134,6 +138,50 @@ impl AccountsService for Service {
         self.0.authenticator.caller(request.metadata()).await?;
         let providers = providers::list(&request.get_ref().email)?;
         Ok(Response::new(ListProvidersResponse { providers }))
+    }
+
+    async fn create_sender(
+        &self,
+        request: Request<CreateSenderRequest>,
+    ) -> Result<Response<CreateSenderResponse>, Status> {
+        let named = fields::site("parent", &request.get_ref().parent);
+        let admitted = self.0.admit(request.metadata(), Right::ManageSenders, named).await?;
+        let (api, (by, site), request) = (Arc::clone(&self.0), admitted, request.into_inner());
+        let sender =
+            to_the_end(async move { senders::create(&api, &by.caller, &site, request).await }).await?;
+        Ok(Response::new(CreateSenderResponse { sender: Some(sender) }))
+    }
+
+    async fn confirm_sender(
+        &self,
+        request: Request<ConfirmSenderRequest>,
+    ) -> Result<Response<ConfirmSenderResponse>, Status> {
+        let named = fields::sender("name", &request.get_ref().name);
+        let admitted = self.0.admit(request.metadata(), Right::ManageSenders, named).await?;
+        let (api, (by, (site, id)), request) = (Arc::clone(&self.0), admitted, request.into_inner());
+        let sender =
+            to_the_end(async move { senders::confirm(&api, &by.caller, &site, id, request).await }).await?;
+        Ok(Response::new(ConfirmSenderResponse { sender: Some(sender) }))
+    }
+
+    async fn list_senders(
+        &self,
+        request: Request<ListSendersRequest>,
+    ) -> Result<Response<ListSendersResponse>, Status> {
+        let named = fields::site("parent", &request.get_ref().parent);
+        let (by, site) = self.0.admit(request.metadata(), Right::ReadAccounts, named).await?;
+        Ok(Response::new(senders::list(&self.0, &by.caller, &site, request.into_inner()).await?))
+    }
+
+    async fn delete_sender(
+        &self,
+        request: Request<DeleteSenderRequest>,
+    ) -> Result<Response<DeleteSenderResponse>, Status> {
+        let named = fields::sender("name", &request.get_ref().name);
+        let (by, (site, id)) = self.0.admit(request.metadata(), Right::ManageSenders, named).await?;
+        let api = Arc::clone(&self.0);
+        to_the_end(async move { senders::delete(&api, &by.caller, &site, id).await }).await?;
+        Ok(Response::new(DeleteSenderResponse {}))
     }
 }
 

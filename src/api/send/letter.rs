@@ -219,13 +219,12 @@ impl Draft {
         let chosen = routing::choose(&asked, settings.account_priority(), &candidates);
         let (account, _) = chosen.ok_or_else(|| {
             if requested.is_some() {
-                Problem::new(Reason::AccountNotUsable, NOT_USABLE)
-            } else {
-                let text = format!("no account of {} that may be used has the address of From", site.name());
-                Problem::new(Reason::NoMatchingAccount, text)
-                    .with("site", site.name())
-                    .with("from_address", address.to_string())
+                return Problem::new(Reason::AccountNotUsable, NOT_USABLE);
             }
+            let text = format!("no account of {} that may be used has the address of From", site.name());
+            Problem::new(Reason::NoMatchingAccount, text)
+                .with("site", site.name())
+                .with("from_address", address.to_string())
         })?;
         let candidate = candidates.into_iter().find(|candidate| candidate.account == account);
         if settings.require_confirmed_sender()

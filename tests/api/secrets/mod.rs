@@ -2,6 +2,7 @@
 //! that Postroom tells, logs and stores is searched for it.
 
 mod canary;
+mod senders;
 
 use std::fmt::Write as _;
 use std::path::Path;
