@@ -17,7 +17,6 @@ use crate::domain::site::SiteId;
     reason = "facts that are independent of one another, as the table has them"
 )]
 #[derive(Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 pub struct NewMessage<'a> {
     /// Whose it is.
     pub site: &'a SiteId,

@@ -32,7 +32,6 @@ pub struct Lane {
     reason = "facts that are independent of one another, as the table has them"
 )]
 #[derive(Clone, Debug)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own about the letter")]
 pub struct Claim {
     /// Its id.
     pub message: Uuid,
