@@ -1,4 +1,4 @@
-//! How long the choice of account takes, by the number of accounts of a site: ResolveAccount over gRPC against a
+//! How long the choice of account takes, by the number of accounts of a site: `ResolveAccount` over gRPC against a
 //! throw-away PostgreSQL. Prints figures, asserts nothing.
 
 use std::error::Error;
