@@ -14,7 +14,7 @@ use super::site::SiteId;
 pub const CODE_LIFETIME: Duration = Duration::from_hours(1);
 /// Tries of one code: with a million codes, a guesser of every code of a day finds one in 20,000.
 pub const MAX_TRIES: i32 = 5;
-/// How long codes are remembered, and [`MAX_CODES`] are counted.
+/// How long codes are remembered, and `MAX_CODES` are counted.
 pub const COUNTING_PERIOD: Duration = Duration::from_hours(24);
 /// Codes that are mailed to one address in a day, whoever asks.
 const MAX_CODES: usize = 10;
