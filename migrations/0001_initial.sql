@@ -42,23 +42,30 @@ create table accounts (
     username text,
     sealed_password bytea,
     version bigint not null default 1,
-    request_id text,
-    request_mac bytea,
     create_time timestamptz not null default now(),
     update_time timestamptz not null default now(),
     constraint accounts_pkey primary key (site_id, account_id),
     constraint accounts_site foreign key (site_id) references sites on delete cascade,
-    constraint accounts_request unique (site_id, request_id),
     constraint accounts_id check (account_id > 0),
     constraint accounts_port check (port between 1 and 65535),
     constraint accounts_security check (security in ('implicit_tls', 'starttls', 'none')),
-    constraint accounts_password check ((username is null) = (sealed_password is null)),
-    constraint accounts_request_mac check ((request_id is null) = (request_mac is null))
+    constraint accounts_password check ((username is null) = (sealed_password is null))
 );
 comment on table accounts is 'SMTP accounts as their callers set them; what is learnt about them lives in account_checks.';
 comment on column accounts.sender_key is 'sender_email as addresses are compared: NFC, lower case, A-label domain.';
 comment on column accounts.sealed_password is 'AES-256-GCM envelope of the vault.';
 create index accounts_by_sender on accounts (site_id, sender_key);
+
+create table account_requests (
+    site_id text not null,
+    request_id text not null,
+    request_mac bytea not null,
+    account_id bigint not null,
+    create_time timestamptz not null default now(),
+    constraint account_requests_pkey primary key (site_id, request_id),
+    constraint account_requests_site foreign key (site_id) references sites on delete cascade
+);
+comment on table account_requests is 'Request ids of calls that created an account; they outlive it, so that a late repetition creates no second one.';
 
 create table account_checks (
     site_id text not null,

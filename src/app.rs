@@ -177,7 +177,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     // The pulse outlives delivery: leases count as long as it beats.
     let pulse_stop = CancellationToken::new();
     let working = async {
-        let delivering = delivery::run(store.clone(), connector, &pulse, &shutdown);
+        let delivering = delivery::run(store.for_delivery(), connector, &pulse, &shutdown);
         let hard = shutdown.hard();
         let serving = hard.run_until_cancelled(serve);
         let ((), served) = tokio::join!(delivering, serving);

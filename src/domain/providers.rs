@@ -26,6 +26,12 @@ pub fn of_domain(domain: &str) -> Option<&'static Provider> {
     all().iter().find(|provider| provider.domains.iter().any(|own| own == domain))
 }
 
+/// The provider whose customers submit mail to `host`.
+#[must_use]
+pub fn of_host(host: &str) -> Option<&'static Provider> {
+    all().iter().find(|provider| provider.server.host.eq_ignore_ascii_case(host))
+}
+
 /// What a provider takes as the user name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]

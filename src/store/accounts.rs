@@ -1,10 +1,9 @@
 //! SMTP accounts as their callers set them.
 
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 use time::OffsetDateTime;
 
 use super::checks::{self, CheckChange};
-use super::error::violated_constraint;
 use super::{Store, StoreError, logs, passwords};
 use crate::domain::account::{
     Account, Check, CheckState, Login, Origin, Ownership, Profile, Security, Server,
@@ -35,6 +34,22 @@ pub enum Created {
     /// Saved.
     Saved,
     /// The request id was used before, by this account and for content with this MAC.
+    RequestKnown {
+        /// The account of then.
+        account: i64,
+        /// The MAC of then.
+        mac: Vec<u8>,
+    },
+}
+
+/// What became of an attempt to change an account.
+#[derive(Debug)]
+pub enum Replaced {
+    /// Saved.
+    Saved,
+    /// Somebody else changed it meanwhile.
+    VersionChanged,
+    /// The request id was used before, for this account and for content with this MAC.
     RequestKnown {
         /// The account of then.
         account: i64,
@@ -142,11 +157,11 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     let NewAccount { site, id, profile, password, request, check } = *account;
     let sealed_password = password.map(|password| passwords::seal(store, site, id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
-    let inserted = query!(
+    query!(
         "insert into accounts (
              site_id, account_id, active, sender_name, sender_email, sender_key, host, port, security,
-             username, sealed_password, request_id, request_mac, origin, user_id, shared, mailings_first
-         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
+             username, sealed_password, origin, user_id, shared, mailings_first
+         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
         site.as_str(),
         id,
         profile.active,
@@ -158,29 +173,48 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
         security_name(profile.server.security),
         username(&profile.login),
         sealed_password.as_deref(),
-        request.map(|(id, _)| id),
-        request.map(|(_, mac)| mac),
         profile.ownership.origin.name(),
         profile.ownership.user,
         profile.ownership.shared,
         profile.ownership.mailings_first,
     )
     .execute(&mut *transaction)
-    .await;
-    if let Err(error) = inserted {
-        drop(transaction);
-        if let (Some("accounts_request"), Some((request_id, _))) = (violated_constraint(&error), request)
-            && let Some((account, mac)) = find_by_request(store, site, request_id).await?
-        {
-            return Ok(Created::RequestKnown { account, mac });
-        }
-        return Err(error.into());
+    .await?;
+    if let Some(known) = claim_request(&mut transaction, site, id, request).await? {
+        return Ok(known);
     }
     if let Some(check) = check {
         checks::apply(&mut transaction, site, id, CheckChange::Set(check)).await?;
     }
     transaction.commit().await?;
     Ok(Created::Saved)
+}
+
+/// Notes the request that creates this account, inside its transaction; what came before it, where it is not the first.
+async fn claim_request(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    account: i64,
+    request: Option<(&str, &[u8])>,
+) -> Result<Option<Created>, StoreError> {
+    let Some((request_id, mac)) = request else { return Ok(None) };
+    // Waits for a transaction that notes the same id, and sees what it did.
+    let noted = query!(
+        "insert into account_requests (site_id, request_id, request_mac, account_id) values ($1, $2, $3, $4)
+         on conflict do nothing",
+        site.as_str(),
+        request_id,
+        mac,
+        account,
+    )
+    .execute(&mut *connection)
+    .await?;
+    if noted.rows_affected() > 0 {
+        return Ok(None);
+    }
+    let known = known_request(connection, site, request_id).await?;
+    let (account, mac) = known.ok_or(StoreError::Corrupt("request id"))?;
+    Ok(Some(Created::RequestKnown { account, mac }))
 }
 
 /// The account that was created by this request, and the MAC of the request's content.
@@ -192,12 +226,21 @@ pub async fn find_by_request(
     site: &SiteId,
     request_id: &str,
 ) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
+    let mut connection = store.pool.acquire().await?;
+    known_request(&mut connection, site, request_id).await
+}
+
+async fn known_request(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    request_id: &str,
+) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
     let row = query!(
-        r#"select account_id, request_mac as "request_mac!" from accounts where site_id = $1 and request_id = $2"#,
+        "select account_id, request_mac from account_requests where site_id = $1 and request_id = $2",
         site.as_str(),
         request_id,
     )
-    .fetch_optional(&store.pool)
+    .fetch_optional(connection)
     .await?;
     Ok(row.map(|row| (row.account_id, row.request_mac)))
 }
@@ -271,8 +314,9 @@ pub async fn list(
     .collect()
 }
 
-/// Replaces the profile of an account if it still has the version that `account` names; whether it had. A new
+/// Replaces the profile of an account if it still has the version that `account` names. A new
 /// password replaces the sealed one; without one it stays, unless the login needs none. The account's logs are emptied.
+/// `request` is that of a call that creates, where the change takes an account over.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -281,7 +325,8 @@ pub async fn replace(
     account: &Account,
     password: Option<&Secret>,
     check: CheckChange<'_>,
-) -> Result<bool, StoreError> {
+    request: Option<(&str, &[u8])>,
+) -> Result<Replaced, StoreError> {
     let Account { site, id, profile, version, check: _, create_time: _, update_time: _ } = account;
     let sealed_password = password.map(|password| passwords::seal(store, site, *id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
@@ -323,12 +368,17 @@ pub async fn replace(
     .execute(&mut *transaction)
     .await?;
     if changed.rows_affected() == 0 {
-        return Ok(false);
+        return Ok(Replaced::VersionChanged);
+    }
+    if let Some(Created::RequestKnown { account, mac }) =
+        claim_request(&mut transaction, site, *id, request).await?
+    {
+        return Ok(Replaced::RequestKnown { account, mac });
     }
     checks::apply(&mut transaction, site, *id, check).await?;
     logs::drop_logs(&mut transaction, site, *id).await?;
     transaction.commit().await?;
-    Ok(true)
+    Ok(Replaced::Saved)
 }
 
 fn username(login: &Login) -> Option<&str> {

@@ -31,9 +31,11 @@ pub use self::error::StoreError;
 use crate::domain::clock::Clock;
 use crate::vault::Vault;
 
-/// Connections of one replica: a few are there before they are needed, since a login costs milliseconds; at most as
-/// many as keep two cores of Postgres busy, and leave room for several replicas at the default `max_connections` of 100.
-const CONNECTIONS: RangeInclusive<u32> = 2..=16;
+/// Connections for calls: a few are there before they are needed, since a login costs milliseconds; at most as many as
+/// leave room for several replicas at the default `max_connections` of 100.
+const CALL_CONNECTIONS: RangeInclusive<u32> = 2..=12;
+/// Connections for delivery, so that hundreds of workers do not stand in line before a call.
+const DELIVERY_CONNECTIONS: RangeInclusive<u32> = 0..=8;
 /// How long a caller waits for a connection; within it a store that is gone is told (CASES 53: 2 s).
 const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
 /// Limits set on every connection: nothing waits without one.
@@ -50,6 +52,8 @@ const SESSION_LIMITS: [(&str, &str); 4] = [
 #[derive(Clone)]
 pub struct Store {
     pool: PgPool,
+    /// Those of delivery, see [`Store::for_delivery`].
+    delivery: PgPool,
     /// A connection of its own for the heartbeat: however busy the others are, leases are kept alive.
     pulse: PgPool,
     vault: Arc<Vault>,
@@ -73,8 +77,14 @@ impl Store {
                 .before_acquire(|connection, _| Box::pin(clean(connection)))
                 .connect_lazy_with(options.clone())
         };
-        let (work, pulse) = (pool(CONNECTIONS), pool(0..=1));
-        Ok(Self { pool: work, pulse, vault, clock, changes: Arc::default() })
+        let (calls, delivery, pulse) = (pool(CALL_CONNECTIONS), pool(DELIVERY_CONNECTIONS), pool(0..=1));
+        Ok(Self { pool: calls, delivery, pulse, vault, clock, changes: Arc::default() })
+    }
+
+    /// The same store over the connections of delivery: however many workers there are, calls find one of their own.
+    #[must_use]
+    pub fn for_delivery(&self) -> Self {
+        Self { pool: self.delivery.clone(), ..self.clone() }
     }
 
     /// Brings the schema up to date. Two servers that start at once wait for one another (advisory lock).
@@ -122,7 +132,7 @@ impl Store {
 
     /// Closes every connection, waiting for those in use.
     pub async fn close(&self) {
-        tokio::join!(self.pool.close(), self.pulse.close());
+        tokio::join!(self.pool.close(), self.delivery.close(), self.pulse.close());
     }
 }
 

@@ -26,7 +26,9 @@ async fn busy_account(postroom: &Postroom, server: &Server) -> Account {
     let mut stored = postroom::store::accounts::find(&store, &site, id).await.expect("read").expect("there");
     stored.profile.active = true;
     let keep = postroom::store::checks::CheckChange::Keep;
-    assert!(postroom::store::accounts::replace(&store, &stored, None, keep).await.expect("written"));
+    let replaced =
+        postroom::store::accounts::replace(&store, &stored, None, keep, None).await.expect("written");
+    assert!(matches!(replaced, postroom::store::accounts::Replaced::Saved));
     store.close().await;
     account
 }

@@ -1,8 +1,8 @@
 //! Accounts of users: mailbox and CRM, the switch, presets, and logs that begin anew with a change.
 
 use postroom::api::proto::{
-    Account, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListProvidersRequest, Origin,
-    Settings, UpdateAccountRequest, UpdateSettingsRequest,
+    Account, CreateAccountRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest,
+    ListProvidersRequest, Origin, Settings, UpdateAccountRequest, UpdateSettingsRequest,
 };
 
 use crate::scripted::ordinary::Behaviour;
@@ -26,7 +26,24 @@ async fn a_mailbox_takes_over_the_crm_account() {
         shared: Some(true),
         ..Account::default()
     };
-    let mailbox = postroom.create_account(wanted).await;
+    let create = async |wanted: Account| {
+        let request = CreateAccountRequest {
+            parent: SITE.to_owned(),
+            account: Some(wanted),
+            request_id: "take-over".to_owned(),
+            validate_only: false,
+        };
+        postroom
+            .accounts()
+            .create_account(request)
+            .await
+            .expect("an account")
+            .into_inner()
+            .account
+            .expect("set")
+    };
+    let mailbox = create(wanted.clone()).await;
+    assert_eq!(create(wanted).await, mailbox, "the same call answers the same");
     assert_eq!((&mailbox.name, mailbox.origin()), (&crm.name, Origin::Mailbox));
     assert_eq!((&*mailbox.sender_name, &mailbox.host, mailbox.shared()), ("Ann", &crm.host, true));
     let list = ListAccountsRequest { parent: SITE.to_owned(), user: "140".to_owned(), ..Default::default() };

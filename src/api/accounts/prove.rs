@@ -9,11 +9,12 @@ use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::log::{Chunk, LogId};
 use crate::domain::outcome::Step;
+use crate::domain::providers;
 use crate::domain::secret::Secret;
 use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
 use crate::mime::compose::{Composed, compose};
-use crate::smtp::check::{self, Report};
+use crate::smtp::check::{self, Report, StepState};
 use crate::smtp::{FailureKind, Target, Transcript};
 use crate::store::logs;
 
@@ -89,9 +90,10 @@ pub(super) async fn climb(
     let target = Target { server: profile.server.clone(), auth };
     let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
     let timeout = settings.connection_timeout();
-    let report =
+    let mut report =
         check::run(&api.connector, &target, &profile.sender_email, letter.as_deref(), timeout, &transcript)
             .await;
+    add_provider_advice(&mut report, &profile.server.host);
     let entries = transcript.take();
     let chunk = (settings.save_logs() && !entries.is_empty()).then(|| Chunk {
         site: site.clone(),
@@ -112,6 +114,15 @@ impl Proof {
             logs::record(&api.store, &site, &[], &[chunk]).await?;
         }
         Ok(report)
+    }
+}
+
+/// A refused login often means that the provider wants another kind of password: its advice is added.
+fn add_provider_advice(report: &mut Report, host: &str) {
+    let refused =
+        report.steps.iter_mut().find(|step| step.step == Step::Auth && step.state == StepState::Failed);
+    if let (Some(step), Some(provider)) = (refused, providers::of_host(host)) {
+        step.advice = format!("{}; {}: {}", step.advice, provider.name(), provider.advice());
     }
 }
 
@@ -175,5 +186,32 @@ const fn step_name(step: Step) -> &'static str {
         Step::TestLetter => "TEST_LETTER",
         Step::Content => "CONTENT",
         Step::Acceptance => "ACCEPTANCE",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Report, Step, StepState, add_provider_advice};
+    use crate::domain::reply::Reply;
+    use crate::smtp::check::StepReport;
+
+    fn advice(step: Step, host: &str) -> String {
+        let failed = StepReport {
+            step,
+            state: StepState::Failed,
+            duration: std::time::Duration::ZERO,
+            reply: Reply::absent("no"),
+            advice: "535".to_owned(),
+        };
+        let mut report = Report { steps: vec![failed], capabilities: Vec::new(), failure_kind: None };
+        add_provider_advice(&mut report, host);
+        report.steps.remove(0).advice
+    }
+
+    #[test]
+    fn a_refused_login_is_told_what_its_provider_wants() {
+        assert!(advice(Step::Auth, "smtp.gmail.com").contains("app password"));
+        assert_eq!(advice(Step::Auth, "mail.example.com"), "535");
+        assert_eq!(advice(Step::Tls, "smtp.gmail.com"), "535");
     }
 }

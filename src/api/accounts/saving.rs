@@ -13,7 +13,7 @@ use crate::domain::address::Address;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
-use crate::store::accounts::{self, AccountFilter, Created, NewAccount};
+use crate::store::accounts::{self, AccountFilter, Created, NewAccount, Replaced};
 use crate::store::checks::CheckChange;
 use crate::store::passwords;
 
@@ -32,24 +32,25 @@ pub(super) async fn create(
     let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
     let account = account.ok_or_else(|| Problem::invalid_field("account", "must be set"));
     let account = violations.take_parsed(account);
+    let mac =
+        account.as_ref().map(|account| api.store.vault().content_mac(REQUEST_MAC, &account.encode_to_vec()));
+    let request = request_id.zip(mac.as_ref().map(<[u8; 32]>::as_slice));
+    if let Some((id, mac)) = request
+        && let Some((account, known)) = accounts::find_by_request(&api.store, site, id).await?
+    {
+        violations.finish()?;
+        return first_result(api, site, account, &known, mac).await;
+    }
     if let Some(wanted) = &account
         && let Some(crm) = crm_account(api, site, wanted).await?
     {
         violations.finish()?;
-        return take_over(api, site, &settings, crm, account.unwrap_or_default(), validate_only).await;
+        let wanted = account.unwrap_or_default();
+        return take_over(api, site, &settings, crm, wanted, Saving { validate_only, request }).await;
     }
-    let mac =
-        account.as_ref().map(|account| api.store.vault().content_mac(REQUEST_MAC, &account.encode_to_vec()));
     let wanted = account.and_then(|account| violations.take_parsed(profile::parse_new(account)));
-    let (Some(Wanted { profile, password }), Some(mac)) = (wanted, mac) else {
-        return Err(violations.problem());
-    };
+    let Some(Wanted { profile, password }) = wanted else { return Err(violations.problem()) };
     violations.finish()?;
-    if let Some(id) = request_id
-        && let Some((account, known)) = accounts::find_by_request(&api.store, site, id).await?
-    {
-        return first_result(api, site, account, &known, &mac).await;
-    }
     demand_user_accounts(&settings, &profile)?;
     let check = if profile.active {
         let auth = prove::auth_of(&profile.login, password.as_ref(), None);
@@ -69,12 +70,14 @@ pub(super) async fn create(
         id,
         profile: &profile,
         password: password.as_ref(),
-        request: request_id.map(|id| (id, mac.as_slice())),
+        request,
         check: check.as_ref(),
     };
     match accounts::create(&api.store, &new).await? {
         Created::Saved => Ok(convert::account(&find(&api.store, site, id).await?)),
-        Created::RequestKnown { account, mac: known } => first_result(api, site, account, &known, &mac).await,
+        Created::RequestKnown { account, mac } => {
+            first_result(api, site, account, &mac, request.map_or(&[], |(_, own)| own)).await
+        }
     }
 }
 
@@ -112,7 +115,15 @@ pub(super) async fn update(
     if wanted.profile == current.profile && wanted.password.is_none() {
         return Ok(convert::account(&current));
     }
-    save_change(api, site, &settings, current, wanted, validate_only).await
+    save_change(api, site, &settings, current, wanted, Saving { validate_only, request: None }).await
+}
+
+/// How a change is saved.
+struct Saving<'a> {
+    /// Check only, save nothing.
+    validate_only: bool,
+    /// The request id of a call that creates, and the MAC of its content.
+    request: Option<(&'a str, &'a [u8])>,
 }
 
 /// The CRM account of this person and address, which a new mailbox account takes over (API 4).
@@ -138,13 +149,13 @@ async fn take_over(
     settings: &StoredSettings,
     crm: Account,
     mut wanted: ProtoAccount,
-    validate_only: bool,
+    saving: Saving<'_>,
 ) -> Result<ProtoAccount, Problem> {
     // The origin is what changes here, and only here.
     wanted.origin = 0;
     let mut wanted = profile::parse_change(&crm.profile, wanted, &[])?;
     wanted.profile.ownership.origin = Origin::Mailbox;
-    save_change(api, site, settings, crm, wanted, validate_only).await
+    save_change(api, site, settings, crm, wanted, saving).await
 }
 
 /// Proves a change where it must be, and saves it. The account's logs begin anew with the check.
@@ -154,8 +165,9 @@ async fn save_change(
     settings: &StoredSettings,
     mut current: Account,
     wanted: Wanted,
-    validate_only: bool,
+    saving: Saving<'_>,
 ) -> Result<ProtoAccount, Problem> {
+    let Saving { validate_only, request } = saving;
     let Wanted { profile, password } = wanted;
     demand_user_accounts(settings, &profile)?;
     let id = current.id;
@@ -189,8 +201,12 @@ async fn save_change(
         None if reaches_server => CheckChange::Forget,
         None => CheckChange::Keep,
     };
-    if !accounts::replace(&api.store, &current, password.as_ref(), change).await? {
-        return Err(fields::etag_mismatch(&account_name(site, id)));
+    match accounts::replace(&api.store, &current, password.as_ref(), change, request).await? {
+        Replaced::Saved => {}
+        Replaced::VersionChanged => return Err(fields::etag_mismatch(&account_name(site, id))),
+        Replaced::RequestKnown { account, mac } => {
+            return first_result(api, site, account, &mac, request.map_or(&[], |(_, own)| own)).await;
+        }
     }
     if let Some(proof) = proof {
         proof.record(api).await?;
