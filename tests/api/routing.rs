@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 
 use crate::scripted::Server;
 use crate::scripted::ordinary::Behaviour;
-use crate::support::{Postroom, SITE, letter, plain_account, reason};
+use crate::support::{Postroom, SITE, letter, patiently, plain_account, reason};
 
 /// Random sites that go through the API.
 const SITES: u64 = 300;
@@ -49,7 +49,7 @@ async fn resolve(
         mailing,
         show_all: false,
     };
-    postroom.accounts().resolve_account(request).await.expect("resolved").into_inner()
+    patiently(async || postroom.accounts().resolve_account(request.clone()).await).await.expect("resolved")
 }
 
 async fn send(postroom: &Postroom, parent: &str, message: Message) -> Result<Message, Status> {
@@ -59,13 +59,8 @@ async fn send(postroom: &Postroom, parent: &str, message: Message) -> Result<Mes
         request_id: uuid::Uuid::now_v7().to_string(),
         ..SendMessageRequest::default()
     };
-    loop {
-        match postroom.send().send_message(request.clone()).await {
-            // What a busy store answers; the same request asks again.
-            Err(status) if status.code() == Code::Unavailable => {}
-            answer => return Ok(answer?.into_inner().message.expect("set")),
-        }
-    }
+    let sent = patiently(async || postroom.send().send_message(request.clone()).await).await?;
+    Ok(sent.message.expect("set"))
 }
 
 async fn validate(postroom: &Postroom, parent: &str, message: Message) -> Result<Message, Status> {
@@ -75,7 +70,8 @@ async fn validate(postroom: &Postroom, parent: &str, message: Message) -> Result
         validate_only: true,
         ..SendMessageRequest::default()
     };
-    Ok(postroom.send().send_message(request).await?.into_inner().message.expect("set"))
+    let sent = patiently(async || postroom.send().send_message(request.clone()).await).await?;
+    Ok(sent.message.expect("set"))
 }
 
 /// The choice as API 4 words it, over accounts in the order of their ids.
@@ -121,7 +117,7 @@ async fn try_a_site(postroom: &Postroom, server: &Server, number: u64) {
         ..Settings::default()
     };
     let request = UpdateSettingsRequest { settings: Some(settings), update_mask: None };
-    postroom.settings().update_settings(request).await.expect("changed");
+    patiently(async || postroom.settings().update_settings(request.clone()).await).await.expect("changed");
     let mut accounts = Vec::new();
     for _ in 0..dice.roll(5) {
         let origin = dice.one_of(&[Origin::Admin, Origin::Mailbox, Origin::Crm]);

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postroom::api::CheckLimits;
 use postroom::api::proto::account::Auth;
@@ -31,7 +31,7 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Status};
+use tonic::{Code, Request, Response, Status};
 use tonic_types::StatusExt as _;
 use uuid::Uuid;
 
@@ -283,18 +283,19 @@ impl Postroom {
     /// Creates a site; its name.
     pub(crate) async fn create_site(&self, id: &str) -> String {
         let request = CreateSiteRequest { site_id: id.to_owned(), site: None };
-        let created = self.settings().create_site(request).await.expect("a site").into_inner();
-        created.site.expect("set").name
+        let created = patiently(async || self.settings().create_site(request.clone()).await).await;
+        created.expect("a site").site.expect("set").name
     }
 
     pub(crate) async fn try_account_in(&self, parent: &str, account: Account) -> Result<Account, Status> {
         let request = CreateAccountRequest {
             parent: parent.to_owned(),
             account: Some(account),
-            ..CreateAccountRequest::default()
+            request_id: Uuid::now_v7().to_string(),
+            validate_only: false,
         };
-        let created = self.accounts().create_account(request).await?;
-        Ok(created.into_inner().account.expect("set"))
+        let created = patiently(async || self.accounts().create_account(request.clone()).await).await?;
+        Ok(created.account.expect("set"))
     }
 
     /// Changes settings, without a mask: those that are present.
@@ -316,10 +317,12 @@ impl Postroom {
         let request = SendMessageRequest {
             parent: SITE.to_owned(),
             message: Some(message),
+            request_id: Uuid::now_v7().to_string(),
             wait: Some(prost_types::Duration { seconds: 30, nanos: 0 }),
-            ..SendMessageRequest::default()
+            validate_only: false,
         };
-        self.send().send_message(request).await.expect("taken").into_inner().message.expect("set")
+        let taken = patiently(async || self.send().send_message(request.clone()).await).await;
+        taken.expect("taken").message.expect("set")
     }
 
     /// A letter as it is now.
@@ -380,6 +383,17 @@ pub(crate) fn letter(from: &str, to: &[&str]) -> Message {
         to: to.iter().map(ToString::to_string).collect(),
         content: Some(Content::Composed(composed)),
         ..Message::default()
+    }
+}
+
+/// Calls as a patient client does: what a busy store refuses is asked again, the same request each time.
+pub(crate) async fn patiently<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> Result<T, Status> {
+    let start = Instant::now();
+    loop {
+        match call().await {
+            Err(status) if status.code() == Code::Unavailable && start.elapsed() < PATIENCE => {}
+            answer => return answer.map(Response::into_inner),
+        }
     }
 }
 
