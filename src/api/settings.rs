@@ -193,6 +193,7 @@ impl SettingsChange {
             save_logs,
             log_level: violations.take("settings.log_level", level).and_then(level_from_proto),
             retry_intervals: parse_intervals(&retry_intervals, retry_floor, &mut violations),
+            ..StoredSettings::default()
         };
         for (index, path) in paths.iter().enumerate() {
             // An etag may be named: it is compared, not stored.
@@ -223,6 +224,7 @@ impl SettingsChange {
             save_logs,
             log_level,
             retry_intervals,
+            ..
         } = wanted;
         for path in paths {
             match path {

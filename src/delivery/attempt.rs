@@ -12,8 +12,8 @@ use super::{Context, checks};
 use crate::domain::account::Account;
 use crate::domain::address::Address;
 use crate::domain::log::{Chunk, Entry, LogId};
-use crate::domain::message::RecipientState;
-use crate::domain::outcome::{Class, RecipientResult, Step};
+use crate::domain::message::{Policy, RecipientState};
+use crate::domain::outcome::{Again, Class, RecipientResult, Scope, Step, Verdict};
 use crate::domain::reply::Reply;
 use crate::domain::settings::StoredSettings;
 use crate::smtp::{Letter, Session, Target, Transcript};
@@ -175,7 +175,21 @@ pub(super) async fn run(
     let span = Span { start, end: clock.now() };
     let chunk = sender.entries(&transcript).map(chunk);
     let intervals = sender.settings.retry_intervals();
-    let outcome = history::of_attempt(claim, results, span, &intervals, rand::random());
+    let policy = Policy {
+        retry_intervals: &intervals,
+        on_uncertain: sender.settings.on_uncertain(),
+        expire_time: claim.expire_time,
+        jitter: rand::random(),
+    };
+    let pending = claim
+        .recipients
+        .iter()
+        .enumerate()
+        .filter(|(_, r)| r.state == RecipientState::Pending)
+        .map(|(n, _)| n);
+    let verdict = |result| Verdict { result, scope: Scope::Recipient, again: Again::ByInterval };
+    let verdicts = pending.zip(results.into_iter().map(verdict)).collect();
+    let outcome = history::of_attempt(claim, verdicts, span, &policy);
     context.record(lane, Some(outcome), chunk).await;
 }
 

@@ -73,7 +73,7 @@ impl Dispatcher {
     async fn poll(&mut self) {
         self.review.look(&self.context).await;
         match queue::due_lanes(&self.context.store).await {
-            Ok(lanes) => lanes.into_iter().for_each(|lane| self.wake(lane)),
+            Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due.lane)),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "due mail cannot be looked for");
             }

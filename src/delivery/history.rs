@@ -5,9 +5,10 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::domain::message::{
-    Attempt, AttemptOutcome, MessageState, Next, RecipientState, conclude, final_state, summarise,
+    Attempt, AttemptOutcome, MessageState, Next, Policy, RecipientState, conclude, end_pending, final_state,
+    summarise,
 };
-use crate::domain::outcome::RecipientResult;
+use crate::domain::outcome::Verdict;
 use crate::domain::reply::Reply;
 use crate::store::queue::{Claim, Outcome};
 
@@ -16,6 +17,11 @@ const AFTER_PANIC: Duration = Duration::from_mins(1);
 /// A letter on which workers failed so often is set aside (CASES 57).
 const MAX_PANICS: i32 = 3;
 
+/// What is told of a recipient who is held.
+const HELD: &str = "the server that made the attempt ended after it had sent the letter and before it knew the answer; whether it was taken is not known";
+/// What is told of a recipient for whom it became too late.
+pub(super) const EXPIRED: &str = "expired: expire_time passed before the letter was sent";
+
 /// When an attempt ran.
 #[derive(Clone, Copy)]
 pub(super) struct Span {
@@ -23,49 +29,74 @@ pub(super) struct Span {
     pub(super) end: OffsetDateTime,
 }
 
-/// What is recorded of an attempt with these results, one for each recipient that was pending.
+/// What is recorded of an attempt with these verdicts, by the numbers of the recipients it was for.
 pub(super) fn of_attempt(
     claim: Claim,
-    results: Vec<RecipientResult>,
+    verdicts: Vec<(usize, Verdict)>,
     span: Span,
-    retry_intervals: &[Duration],
-    jitter: f64,
+    policy: &Policy<'_>,
 ) -> Outcome {
     let mut attempts = interruption(&claim, span.start);
+    let held = held_attempt(&claim);
     let Claim { message, attempt, mut recipients, .. } = claim;
+    let results: Vec<_> = verdicts.iter().map(|(_, verdict)| &verdict.result).collect();
     let (outcome, step, reply) = summarise(&results);
     let (start_time, end_time) = (Some(span.start), span.end);
     attempts.push(Attempt { number: attempt, start_time, end_time, step, outcome, reply });
-    let next = match conclude(&mut recipients, results, attempt, retry_intervals, jitter) {
-        Next::Final(state) => Ok(state),
-        Next::Retry(wait) => Err(wait),
-    };
-    Outcome { message, attempt, recipients, attempts, next }
+    let next = conclude(&mut recipients, verdicts, policy, span.end);
+    Outcome { message, attempt, recipients, attempts, next, held }
 }
 
 /// What is recorded of an attempt in which our own code failed: the letter is tried again, three times in all.
 pub(super) fn after_panic(claim: Claim, now: OffsetDateTime) -> Outcome {
     let mut attempts = interruption(&claim, now);
+    let held = held_attempt(&claim);
     let Claim { message, attempt, mut recipients, .. } = claim;
     let reply = Reply::absent("the server failed while it worked on this letter; its log tells more");
     let outcome = AttemptOutcome::Interrupted;
+    let words = reply.clone();
     attempts.push(Attempt {
         number: attempt,
         start_time: None,
         end_time: now,
         step: None,
         outcome,
-        reply: reply.clone(),
+        reply: words,
     });
-    if attempt < MAX_PANICS {
-        return Outcome { message, attempt, recipients, attempts, next: Err(AFTER_PANIC) };
+    let next = if attempt < MAX_PANICS {
+        Next::Due(now + AFTER_PANIC)
+    } else {
+        end_pending(&mut recipients, RecipientState::Failed, &reply);
+        Next::Final(final_state(&recipients).unwrap_or(MessageState::Failed))
+    };
+    Outcome { message, attempt, recipients, attempts, next, held }
+}
+
+/// The claim if there is something to send; else what is recorded instead: the letter was cancelled, it expired, or all
+/// that is left of it was at the dot when the attempt before ended, and is held.
+pub(super) fn settled(mut claim: Claim, now: OffsetDateTime) -> Result<Claim, Outcome> {
+    for number in claim.at_dot.iter().flatten() {
+        let recipient = usize::try_from(*number).ok().and_then(|number| claim.recipients.get_mut(number));
+        if let Some(recipient) = recipient.filter(|r| r.state == RecipientState::Pending) {
+            recipient.state = RecipientState::Uncertain;
+            recipient.due = None;
+            recipient.reply = Some(Reply::absent(HELD));
+        }
     }
-    for recipient in recipients.iter_mut().filter(|r| r.state == RecipientState::Pending) {
-        recipient.state = RecipientState::Failed;
-        recipient.reply = Some(reply.clone());
+    if claim.cancelled {
+        end_pending(&mut claim.recipients, RecipientState::Cancelled, &Reply::absent("cancelled"));
+    } else if claim.expire_time.is_some_and(|end| end <= now) {
+        end_pending(&mut claim.recipients, RecipientState::Failed, &Reply::absent(EXPIRED));
     }
-    let state = final_state(&recipients).unwrap_or(MessageState::Failed);
-    Outcome { message, attempt, recipients, attempts, next: Ok(state) }
+    let Some(state) = final_state(&claim.recipients) else { return Ok(claim) };
+    let attempts = interruption(&claim, now);
+    let held = held_attempt(&claim);
+    let next = match state {
+        MessageState::Uncertain if held.is_some() => Next::Held,
+        state => Next::Final(state),
+    };
+    let Claim { message, attempt, recipients, .. } = claim;
+    Err(Outcome { message, attempt, recipients, attempts, next, held })
 }
 
 /// The same outcome without what servers said, for a database that refuses to store it.
@@ -80,9 +111,14 @@ pub(super) fn without_words(mut outcome: Outcome) -> Outcome {
     outcome
 }
 
+/// The attempt whose own late result may still correct what is held.
+fn held_attempt(claim: &Claim) -> Option<i32> {
+    claim.at_dot.is_some().then_some(claim.attempt - 1)
+}
+
 /// The attempt before, if its process ended without recording it.
 fn interruption(claim: &Claim, noticed: OffsetDateTime) -> Vec<Attempt> {
-    if !claim.after_interruption {
+    if !claim.after_interruption && claim.at_dot.is_none() {
         return Vec::new();
     }
     vec![Attempt {
@@ -100,23 +136,25 @@ mod tests {
     use time::OffsetDateTime;
     use uuid::Uuid;
 
-    use super::{AttemptOutcome, MessageState, after_panic};
+    use super::{AttemptOutcome, MessageState, Next, after_panic, settled};
     use crate::domain::message::{Recipient, RecipientKind, RecipientState};
     use crate::store::queue::Claim;
 
+    const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
+
     fn claim(attempt: i32) -> Claim {
+        let ann = "ann@example.com".to_owned();
         Claim {
             message: Uuid::nil(),
             attempt,
+            due: NOW,
             after_interruption: attempt > 1,
+            at_dot: None,
+            cancelled: false,
+            mailing: false,
+            expire_time: None,
             envelope_sender: "shop@example.com".to_owned(),
-            recipients: vec![Recipient {
-                mailbox: "ann@example.com".to_owned(),
-                address: "ann@example.com".to_owned(),
-                kind: RecipientKind::To,
-                state: RecipientState::Pending,
-                reply: None,
-            }],
+            recipients: vec![Recipient::new(ann.clone(), ann, RecipientKind::To); 2],
             eight_bit: false,
             utf8_headers: false,
             is_own: false,
@@ -125,13 +163,46 @@ mod tests {
 
     #[test]
     fn a_letter_that_breaks_workers_is_set_aside_after_three() {
-        let first = after_panic(claim(1), OffsetDateTime::UNIX_EPOCH);
-        assert!(first.next.is_err());
+        let first = after_panic(claim(1), NOW);
+        assert!(matches!(first.next, Next::Due(_)));
         assert_eq!(first.recipients[0].state, RecipientState::Pending);
-        let third = after_panic(claim(3), OffsetDateTime::UNIX_EPOCH);
-        assert_eq!(third.next, Ok(MessageState::Failed));
+        let third = after_panic(claim(3), NOW);
+        assert_eq!(third.next, Next::Final(MessageState::Failed));
         assert_eq!(third.recipients[0].state, RecipientState::Failed);
         let told: Vec<_> = third.attempts.iter().map(|a| (a.number, a.outcome)).collect();
         assert_eq!(told, [(2, AttemptOutcome::Interrupted), (3, AttemptOutcome::Interrupted)]);
+    }
+
+    #[test]
+    fn what_is_not_sent_any_more() {
+        use RecipientState::{Cancelled, Failed, Pending, Uncertain};
+        let (late, held) = (Some(NOW), |numbers: &[i32]| Some(numbers.to_vec()));
+        let table = [
+            (claim(1), [Pending; 2], None),
+            (Claim { cancelled: true, ..claim(1) }, [Cancelled; 2], Some(MessageState::Cancelled)),
+            (Claim { expire_time: late, ..claim(1) }, [Failed; 2], Some(MessageState::Failed)),
+            (Claim { at_dot: held(&[0]), ..claim(2) }, [Uncertain, Pending], None),
+            (Claim { at_dot: held(&[1, 0]), ..claim(2) }, [Uncertain; 2], Some(MessageState::Uncertain)),
+            (
+                Claim { at_dot: held(&[0]), cancelled: true, ..claim(2) },
+                [Uncertain, Cancelled],
+                Some(MessageState::Uncertain),
+            ),
+        ];
+        for (claim, states, state) in table {
+            let shown = format!("{claim:?}");
+            let held = claim.at_dot.is_some();
+            let (recipients, next) = match settled(claim, NOW) {
+                Ok(claim) => (claim.recipients, None),
+                Err(outcome) => {
+                    assert_eq!(outcome.held, held.then_some(1), "{shown}");
+                    assert_eq!(outcome.attempts.len(), usize::from(held), "{shown}");
+                    (outcome.recipients, Some(outcome.next))
+                }
+            };
+            assert_eq!(recipients.iter().map(|r| r.state).collect::<Vec<_>>(), states, "{shown}");
+            let final_or_held = |state| if held { Next::Held } else { Next::Final(state) };
+            assert_eq!(next, state.map(final_or_held), "{shown}");
+        }
     }
 }

@@ -12,7 +12,8 @@ use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::Context;
-use crate::store::queue::{self, Claim, Leased};
+use crate::store::queue::{self, Claim};
+use crate::store::replicas::{self, Leased};
 
 /// Time between two looks; a claim whose answer takes longer than this has failed.
 const LOOK: Duration = Duration::from_secs(10);
@@ -65,7 +66,7 @@ impl Review {
             return;
         }
         self.last = Instant::now();
-        let leased = match queue::leased_by(&context.store, context.replica).await {
+        let leased = match replicas::leased_by(&context.store, context.replica).await {
             Ok(leased) => leased,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "leases cannot be looked at");

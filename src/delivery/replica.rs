@@ -8,7 +8,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::store::{Store, StoreError, queue};
+use crate::store::{Store, StoreError, replicas};
 
 /// Time between two heartbeats: frequent enough that an outage of the store shows within 2 s.
 const HEARTBEAT: Duration = Duration::from_millis(500);
@@ -54,14 +54,14 @@ impl Pulse {
                 synchronised = Some(Instant::now());
             }
         }
-        if let Ok(Err(error)) = timeout(HEARTBEAT_TIMEOUT, queue::sign_off(store, self.replica)).await {
+        if let Ok(Err(error)) = timeout(HEARTBEAT_TIMEOUT, replicas::sign_off(store, self.replica)).await {
             tracing::warn!(%error, "this replica could not sign off; its leases end by themselves");
         }
     }
 
     async fn beat(&self, store: &Store, synchronise: bool) -> bool {
         let beat = async {
-            queue::heartbeat(store, self.replica).await?;
+            replicas::heartbeat(store, self.replica).await?;
             if synchronise { store.synchronise().await } else { Ok(()) }
         };
         let result: Result<Result<(), StoreError>, _> = timeout(HEARTBEAT_TIMEOUT, beat).await;

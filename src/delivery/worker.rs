@@ -10,10 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::attempt::{self, Connection, Sender};
 use super::{Context, history};
-use crate::store::queue::{self, Claim, Lane};
+use crate::store::queue::{self, Claim, Lane, Wanted};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
-const BATCH: usize = 16;
+const BATCH: u32 = 16;
 /// How long a session is kept open for the next letter; servers close idle ones after minutes.
 const LINGER: Duration = Duration::from_secs(5);
 /// A worker that could not read what it needs leaves its letters alone for so long.
@@ -62,7 +62,7 @@ impl Worker {
                     Ok(None) | Err(_) => break,
                 }
             }
-            if claims.len() == BATCH {
+            if claims.len() == usize::try_from(BATCH).unwrap_or(usize::MAX) {
                 // No room means that the dispatcher is busy; the next full batch calls again.
                 let _ = self.calls.try_send(self.lane.clone());
             }
@@ -77,8 +77,8 @@ impl Worker {
         if self.stop.is_cancelled() {
             return None;
         }
-        let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-        match queue::claim(&self.context.store, &self.lane, self.context.replica, limit).await {
+        let Context { store, replica, .. } = &*self.context;
+        match queue::claim(store, &self.lane, *replica, Wanted::Any, BATCH).await {
             Ok(claims) => {
                 self.context.leases.took(&claims);
                 Some(claims)
@@ -107,11 +107,26 @@ impl Worker {
                 let claims = std::mem::take(&mut *lock(in_hand));
                 return self.context.hand_back(&self.lane, claims, Duration::ZERO).await;
             }
-            match queue::body(&self.context.store, &self.lane.site, claim.message).await {
+            let Context { store, replica, .. } = &*self.context;
+            match queue::body(store, &self.lane.site, *replica, claim.message, claim.attempt).await {
                 // Deleted since it was claimed, its place in the queue with it.
                 Ok(None) => self.context.leases.let_go([claim.message]),
                 Ok(Some(body)) => {
-                    attempt::run(&self.context, &self.lane, &sender, claim, &body, connection).await;
+                    let claim = Claim { cancelled: claim.cancelled || body.cancelled, ..claim };
+                    match history::settled(claim, store.clock().now()) {
+                        Ok(claim) => {
+                            attempt::run(
+                                &self.context,
+                                &self.lane,
+                                &sender,
+                                claim,
+                                &body.content,
+                                connection,
+                            )
+                            .await;
+                        }
+                        Err(outcome) => self.context.record(&self.lane, Some(outcome), None).await,
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "a letter cannot be read");

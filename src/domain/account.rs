@@ -3,6 +3,8 @@
 use time::OffsetDateTime;
 
 use super::address::Address;
+use super::limits::Limits;
+use super::parking::Parking;
 use super::secret::Secret;
 use super::site::SiteId;
 
@@ -134,6 +136,8 @@ pub struct Profile {
     pub login: Login,
     /// Whose it is, and what it is used for.
     pub ownership: Ownership,
+    /// What its provider takes of it.
+    pub limits: Limits,
 }
 
 /// What the last try of an account showed.
@@ -187,6 +191,8 @@ pub struct Account {
     pub profile: Profile,
     /// The last known state.
     pub check: Check,
+    /// Set while it is parked.
+    pub parking: Option<Parking>,
     /// Grows with every change of the profile or the password.
     pub version: i64,
     /// When it was created.

@@ -1,4 +1,6 @@
-//! What an attempt came to: the step it reached, the class of its result for each recipient, and when the next try is due.
+//! What an attempt came to: the step it reached, the class of its result for each recipient, and how far that reaches.
+
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -40,6 +42,31 @@ pub enum Class {
     Refused,
     /// Nobody knows whether the server took it (RFC 1047).
     Uncertain,
+    /// His turn did not come: the pace or the account did not allow it.
+    Untried,
+}
+
+/// How far a result reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// The recipient alone.
+    Recipient,
+    /// Every recipient of the letter.
+    Message,
+    /// Every letter of the account, which is parked.
+    Account,
+}
+
+/// When a recipient who did not get the letter is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// By the site's retry intervals.
+    ByInterval,
+    /// So much later, as the server asks; it counts as a try.
+    In(Duration),
+    /// So much later; it does not count, since the letter could not help it.
+    Uncounted(Duration),
 }
 
 /// The result for one recipient of one attempt.
@@ -51,4 +78,15 @@ pub struct RecipientResult {
     pub step: Step,
     /// The server's words that decided it.
     pub reply: Reply,
+}
+
+/// A result and what the rules make of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// The result; its class may be another than the reply code alone would say.
+    pub result: RecipientResult,
+    /// How far it reaches.
+    pub scope: Scope,
+    /// When he is tried again, where he is.
+    pub again: Again,
 }

@@ -21,6 +21,26 @@ pub const MAX_RETRY_INTERVAL: Duration = Duration::from_hours(720);
 /// asks for.
 const DEFAULT_RETRY_MINUTES: [u64; 9] = [30, 60, 120, 240, 480, 960, 1440, 1440, 1440];
 
+/// Most letters of one account sent in one go, where the site sets nothing.
+pub const DEFAULT_MESSAGES_PER_BATCH: u32 = 100;
+/// How long final letters are kept where the site sets nothing.
+pub const DEFAULT_MESSAGE_RETENTION: Duration = Duration::from_hours(30 * 24);
+/// Bounds of `message_retention`: a week, and a hundred years.
+pub const MESSAGE_RETENTION_RANGE: std::ops::RangeInclusive<Duration> =
+    Duration::from_hours(7 * 24)..=Duration::from_hours(100 * 365 * 24);
+/// Longest `min_batch_interval`.
+pub const MAX_BATCH_INTERVAL: Duration = Duration::from_hours(24);
+
+/// What happens to a letter of which it is not known whether the server took it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUncertain {
+    /// It is sent again at the next interval, with the same Message-ID.
+    #[default]
+    Resend,
+    /// It is kept until a person decides.
+    Hold,
+}
+
 /// Which class of accounts is searched first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AccountPriority {
@@ -52,6 +72,16 @@ pub struct StoredSettings {
     pub log_level: Option<LogLevel>,
     /// Waits between attempts.
     pub retry_intervals: Option<Vec<Duration>>,
+    /// Letters of one account sent in one go.
+    pub max_messages_per_batch: Option<u32>,
+    /// From the last start of a batch to the next of the same account.
+    pub min_batch_interval: Option<Duration>,
+    /// Whether each recipient gets a transaction of his own.
+    pub send_in_parts: Option<bool>,
+    /// What happens to a letter of which it is not known whether the server took it.
+    pub on_uncertain: Option<OnUncertain>,
+    /// How long final letters are kept.
+    pub message_retention: Option<Duration>,
 }
 
 /// Settings of a site as they are stored, with their version.
@@ -134,6 +164,11 @@ impl StoredSettings {
             save_logs: Some(self.save_logs()),
             log_level: Some(self.log_level()),
             retry_intervals: Some(self.retry_intervals()),
+            max_messages_per_batch: Some(self.max_messages_per_batch()),
+            min_batch_interval: Some(self.min_batch_interval()),
+            send_in_parts: Some(self.send_in_parts()),
+            on_uncertain: Some(self.on_uncertain()),
+            message_retention: Some(self.message_retention()),
         }
     }
 
@@ -143,5 +178,35 @@ impl StoredSettings {
         self.retry_intervals.clone().unwrap_or_else(|| {
             DEFAULT_RETRY_MINUTES.iter().map(|minutes| Duration::from_secs(minutes * 60)).collect()
         })
+    }
+
+    /// Letters of one account sent in one go.
+    #[must_use]
+    pub fn max_messages_per_batch(&self) -> u32 {
+        self.max_messages_per_batch.unwrap_or(DEFAULT_MESSAGES_PER_BATCH)
+    }
+
+    /// From the last start of a batch to the next of the same account, across replicas.
+    #[must_use]
+    pub fn min_batch_interval(&self) -> Duration {
+        self.min_batch_interval.unwrap_or_default()
+    }
+
+    /// Whether each recipient gets a transaction of his own.
+    #[must_use]
+    pub fn send_in_parts(&self) -> bool {
+        self.send_in_parts.unwrap_or(false)
+    }
+
+    /// What happens to a letter of which it is not known whether the server took it.
+    #[must_use]
+    pub fn on_uncertain(&self) -> OnUncertain {
+        self.on_uncertain.unwrap_or_default()
+    }
+
+    /// How long final letters are kept, with their content.
+    #[must_use]
+    pub fn message_retention(&self) -> Duration {
+        self.message_retention.unwrap_or(DEFAULT_MESSAGE_RETENTION)
     }
 }

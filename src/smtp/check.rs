@@ -182,7 +182,7 @@ async fn deliver_to_oneself(
     let kind = match class {
         Class::Sent => return Ok(reply),
         Class::Refused => FailureKind::Permanent,
-        Class::Retry | Class::Uncertain => FailureKind::Temporary,
+        Class::Retry | Class::Uncertain | Class::Untried => FailureKind::Temporary,
     };
     let advice = "the login works, but the server does not take a letter from this address: check the rights to send from it";
     Err(Failure { step: Step::TestLetter, kind, reply, advice: Some(advice.to_owned()) })

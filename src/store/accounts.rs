@@ -9,6 +9,8 @@ use crate::domain::account::{
     Account, Check, CheckState, Login, Origin, Ownership, Profile, Security, Server,
 };
 use crate::domain::address::Address;
+use crate::domain::limits::Limits;
+use crate::domain::parking::{Parking, ParkingReason};
 use crate::domain::secret::Secret;
 use crate::domain::site::SiteId;
 
@@ -94,6 +96,16 @@ struct AccountRow {
     success_time: Option<OffsetDateTime>,
     error: Option<String>,
     capabilities: Option<Vec<String>>,
+    per_minute: Option<i32>,
+    per_hour: Option<i32>,
+    per_day: Option<i32>,
+    recipients_per_day: Option<i32>,
+    max_connections: Option<i32>,
+    max_recipients: Option<i32>,
+    reserve_percent: Option<i32>,
+    parking_reason: Option<String>,
+    parked_until: Option<OffsetDateTime>,
+    parking_error: Option<String>,
 }
 
 impl AccountRow {
@@ -105,6 +117,22 @@ impl AccountRow {
             error: self.error.unwrap_or_default(),
             capabilities: self.capabilities.unwrap_or_default(),
         };
+        let limits = Limits {
+            per_minute: count(self.per_minute)?,
+            per_hour: count(self.per_hour)?,
+            per_day: count(self.per_day)?,
+            recipients_per_day: count(self.recipients_per_day)?,
+            max_connections: count(self.max_connections)?,
+            max_recipients: count(self.max_recipients)?,
+            reserve_percent: count(self.reserve_percent)?,
+        };
+        let parked = self.parking_reason.zip(self.parked_until).zip(self.parking_error);
+        let parking = parked
+            .map(|((reason, until), error)| {
+                let reason = ParkingReason::from_name(&reason).ok_or(StoreError::Corrupt("parking"))?;
+                Ok::<_, StoreError>(Parking { reason, until, error })
+            })
+            .transpose()?;
         let server = Server {
             host: self.host,
             port: u16::try_from(self.port).map_err(|_| StoreError::Corrupt("port"))?,
@@ -122,12 +150,14 @@ impl AccountRow {
                 shared: self.shared,
                 mailings_first: self.mailings_first,
             },
+            limits,
         };
         Ok(Account {
             site: site.clone(),
             id: self.account_id,
             profile,
             check,
+            parking,
             version: self.version,
             create_time: self.create_time,
             update_time: self.update_time,
@@ -160,8 +190,11 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     query!(
         "insert into accounts (
              site_id, account_id, active, sender_name, sender_email, sender_key, host, port, security,
-             username, sealed_password, origin, user_id, shared, mailings_first
-         ) values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)",
+             username, sealed_password, origin, user_id, shared, mailings_first, per_minute, per_hour, per_day,
+             recipients_per_day, max_connections, max_recipients, reserve_percent
+         ) values (
+             $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22
+         )",
         site.as_str(),
         id,
         profile.active,
@@ -177,6 +210,13 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
         profile.ownership.user,
         profile.ownership.shared,
         profile.ownership.mailings_first,
+        stored(profile.limits.per_minute),
+        stored(profile.limits.per_hour),
+        stored(profile.limits.per_day),
+        stored(profile.limits.recipients_per_day),
+        stored(profile.limits.max_connections),
+        stored(profile.limits.max_recipients),
+        stored(profile.limits.reserve_percent),
     )
     .execute(&mut *transaction)
     .await?;
@@ -255,9 +295,13 @@ pub async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Option<Accoun
         r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
                   a.origin, a.user_id, a.shared, a.mailings_first, a.version, a.create_time, a.update_time,
                   c.state as "check_state?", c.check_time as "check_time?", c.success_time,
-                  c.error as "error?", c.capabilities as "capabilities?"
+                  c.error as "error?", c.capabilities as "capabilities?",
+                  a.per_minute, a.per_hour, a.per_day, a.recipients_per_day, a.max_connections, a.max_recipients,
+                  a.reserve_percent, l.parking_reason as "parking_reason?", l.parked_until as "parked_until?",
+                  l.parking_error as "parking_error?"
            from accounts a
            left join account_checks c on c.site_id = a.site_id and c.account_id = a.account_id
+           left join lanes l on l.site_id = a.site_id and l.account_id = a.account_id
            where a.site_id = $1
              and a.account_id = $2"#,
         site.as_str(),
@@ -286,9 +330,13 @@ pub async fn list(
         r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
                   a.origin, a.user_id, a.shared, a.mailings_first, a.version, a.create_time, a.update_time,
                   c.state as "check_state?", c.check_time as "check_time?", c.success_time,
-                  c.error as "error?", c.capabilities as "capabilities?"
+                  c.error as "error?", c.capabilities as "capabilities?",
+                  a.per_minute, a.per_hour, a.per_day, a.recipients_per_day, a.max_connections, a.max_recipients,
+                  a.reserve_percent, l.parking_reason as "parking_reason?", l.parked_until as "parked_until?",
+                  l.parking_error as "parking_error?"
            from accounts a
            left join account_checks c on c.site_id = a.site_id and c.account_id = a.account_id
+           left join lanes l on l.site_id = a.site_id and l.account_id = a.account_id
            where a.site_id = $1
              and a.account_id > $2
              and ($3::boolean is null or a.active = $3)
@@ -327,7 +375,8 @@ pub async fn replace(
     check: CheckChange<'_>,
     request: Option<(&str, &[u8])>,
 ) -> Result<Replaced, StoreError> {
-    let Account { site, id, profile, version, check: _, create_time: _, update_time: _ } = account;
+    let Account { site, id, profile, version, check: _, parking: _, create_time: _, update_time: _ } =
+        account;
     let sealed_password = password.map(|password| passwords::seal(store, site, *id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
     let changed = query!(
@@ -343,6 +392,13 @@ pub async fn replace(
              origin = $13,
              shared = $14,
              mailings_first = $15,
+             per_minute = $16,
+             per_hour = $17,
+             per_day = $18,
+             recipients_per_day = $19,
+             max_connections = $20,
+             max_recipients = $21,
+             reserve_percent = $22,
              sealed_password = case when $11::text is null then null else coalesce($12, sealed_password) end,
              version = version + 1,
              update_time = now()
@@ -364,6 +420,13 @@ pub async fn replace(
         profile.ownership.origin.name(),
         profile.ownership.shared,
         profile.ownership.mailings_first,
+        stored(profile.limits.per_minute),
+        stored(profile.limits.per_hour),
+        stored(profile.limits.per_day),
+        stored(profile.limits.recipients_per_day),
+        stored(profile.limits.max_connections),
+        stored(profile.limits.max_recipients),
+        stored(profile.limits.reserve_percent),
     )
     .execute(&mut *transaction)
     .await?;
@@ -379,6 +442,14 @@ pub async fn replace(
     logs::drop_logs(&mut transaction, site, *id).await?;
     transaction.commit().await?;
     Ok(Replaced::Saved)
+}
+
+fn count(stored: Option<i32>) -> Result<Option<u32>, StoreError> {
+    stored.map(|count| u32::try_from(count).map_err(|_| StoreError::Corrupt("limit"))).transpose()
+}
+
+fn stored(limit: Option<u32>) -> Option<i32> {
+    limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX))
 }
 
 fn username(login: &Login) -> Option<&str> {

@@ -1,7 +1,4 @@
 //! Transcripts: chunks of lines at growing positions, and the transaction that records what a sender learnt.
-//!
-//! Whoever writes chunks of a site holds a lock of that site until the commit and draws the positions under it, so that
-//! the order of positions is the order of commits: a reader that has seen position N misses nothing at or below N.
 
 use std::collections::BTreeMap;
 
@@ -11,13 +8,10 @@ use uuid::Uuid;
 
 use super::lines::{bounds, decode, encode};
 use super::queue::{self, Outcome};
-use super::{Store, StoreError};
+use super::{Store, StoreError, positions};
 use crate::domain::account::Origin;
 use crate::domain::log::{Chunk, Log, LogId, LogOwner};
 use crate::domain::site::SiteId;
-
-/// First key of the advisory locks by which writers of one site queue up.
-const LOCK_CLASS: i32 = 0x706f_7374;
 
 /// A chunk as it was stored.
 #[derive(Clone, Debug)]
@@ -72,9 +66,7 @@ async fn append(
     site: &SiteId,
     chunks: &[Chunk],
 ) -> Result<(), StoreError> {
-    query!("select pg_advisory_xact_lock($1, hashtext($2)) is null as locked", LOCK_CLASS, site.as_str())
-        .fetch_one(&mut *connection)
-        .await?;
+    positions::lock(&mut *connection, site).await?;
     let mut logs: BTreeMap<LogId, (i64, OffsetDateTime)> = BTreeMap::new();
     let mut rows = ChunkRows::default();
     for chunk in chunks {

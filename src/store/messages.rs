@@ -44,6 +44,14 @@ pub struct NewMessage<'a> {
     pub user: &'a str,
     /// Whether it is a letter of Postroom's own, whose content is never shown.
     pub is_own: bool,
+    /// Whether the sender gets a copy; he is among the recipients then.
+    pub copy_to_sender: bool,
+    /// Not sent before.
+    pub send_time: Option<OffsetDateTime>,
+    /// Not sent after.
+    pub expire_time: Option<OffsetDateTime>,
+    /// The caller's tags.
+    pub tags: &'a [String],
     /// The caller's request id and the MAC of the request's content.
     pub request: Option<(&'a str, &'a [u8])>,
 }
@@ -97,6 +105,10 @@ struct MessageRow {
     create_time: OffsetDateTime,
     final_time: Option<OffsetDateTime>,
     due: Option<OffsetDateTime>,
+    copy_to_sender: bool,
+    send_time: Option<OffsetDateTime>,
+    expire_time: Option<OffsetDateTime>,
+    tags: Vec<String>,
 }
 
 impl MessageRow {
@@ -108,6 +120,10 @@ impl MessageRow {
             account: self.account_id,
             mailing: self.mailing,
             user: self.user_id,
+            copy_to_sender: self.copy_to_sender,
+            send_time: self.send_time,
+            expire_time: self.expire_time,
+            tags: self.tags,
             from_address: self.from_address,
             message_id: self.rfc_message_id,
             recipients: self.recipients.0,
@@ -169,6 +185,10 @@ pub(super) async fn insert(
         mailing,
         user,
         is_own,
+        copy_to_sender,
+        send_time,
+        expire_time,
+        tags,
         request,
     } = *message;
     // `for key share` holds off a concurrent delete of the account, not a change of it.
@@ -178,15 +198,19 @@ pub(super) async fn insert(
          ), message as (
              insert into messages (
                  site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients,
-                 size_bytes, eight_bit, utf8_headers, request_id, request_mac, mailing, user_id, is_own
+                 size_bytes, eight_bit, utf8_headers, request_id, request_mac, mailing, user_id, is_own,
+                 copy_to_sender, send_time, expire_time, tags
              )
-             select $1, $2, account_id, $4, $5, $6, $7, octet_length($8::bytea), $9, $10, $11, $12, $13, $14, $15
+             select $1, $2, account_id, $4, $5, $6, $7, octet_length($8::bytea), $9, $10, $11, $12, $13, $14, $15,
+                    $16, $17, $18, $19
              from account
              returning message_id
          ), body as (
              insert into message_bodies (site_id, message_id, content) select $1, message_id, $8::bytea from message
          ), queued as (
-             insert into queue (site_id, message_id, account_id, due) select $1, message_id, $3, now() from message
+             insert into queue (site_id, message_id, account_id, mailing, due, first_due, expire_time)
+             select $1, message_id, $3, $13, greatest(now(), $17), greatest(now(), $17), $18
+             from message
          )
          select message_id from message",
         site.as_str(),
@@ -204,6 +228,10 @@ pub(super) async fn insert(
         mailing,
         user,
         is_own,
+        copy_to_sender,
+        send_time,
+        expire_time,
+        tags,
     )
     .fetch_optional(executor)
     .await?;
@@ -237,7 +265,7 @@ pub async fn find(store: &Store, site: &SiteId, id: Uuid) -> Result<Option<Messa
     query_as!(
         MessageRow,
         r#"select m.message_id, m.mailing, m.user_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
-                  m.final_time, q.due as "due?",
+                  m.final_time, m.copy_to_sender, m.send_time, m.expire_time, m.tags, q.due as "due?",
                   m.recipients as "recipients: Json<Vec<Recipient>>", m.attempts as "attempts: Json<Vec<Attempt>>",
                   case when m.state <> 'open' then m.state
                        when r.replica_id is null then 'queued'
@@ -274,11 +302,11 @@ pub async fn list(
     query_as!(
         MessageRow,
         r#"select message_id, mailing, user_id, account_id, from_address, rfc_message_id, size_bytes, create_time, final_time,
-                  due as "due?", recipients as "recipients: Json<Vec<Recipient>>",
+                  copy_to_sender, send_time, expire_time, tags, due as "due?", recipients as "recipients: Json<Vec<Recipient>>",
                   attempts as "attempts: Json<Vec<Attempt>>", state as "state!"
            from (
                select m.message_id, m.mailing, m.user_id, m.account_id, m.from_address, m.rfc_message_id, m.size_bytes, m.create_time,
-                      m.final_time, q.due, m.recipients, m.attempts,
+                      m.final_time, m.copy_to_sender, m.send_time, m.expire_time, m.tags, q.due, m.recipients, m.attempts,
                       case when m.state <> 'open' then m.state
                            when r.replica_id is null then 'queued'
                            else 'sending'

@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Store, StoreError};
 use crate::domain::log::LogLevel;
-use crate::domain::settings::{AccountPriority, Settings, StoredSettings};
+use crate::domain::settings::{AccountPriority, OnUncertain, Settings, StoredSettings};
 use crate::domain::site::SiteId;
 
 struct SettingsRow {
@@ -20,6 +20,11 @@ struct SettingsRow {
     save_logs: Option<bool>,
     log_level: Option<String>,
     retry_intervals_ms: Option<Vec<i64>>,
+    max_messages_per_batch: Option<i32>,
+    min_batch_interval_ms: Option<i64>,
+    send_in_parts: Option<bool>,
+    on_uncertain: Option<String>,
+    message_retention_ms: Option<i64>,
     version: i64,
     update_time: Option<OffsetDateTime>,
 }
@@ -36,6 +41,11 @@ impl SettingsRow {
             save_logs,
             log_level,
             retry_intervals_ms,
+            max_messages_per_batch,
+            min_batch_interval_ms,
+            send_in_parts,
+            on_uncertain,
+            message_retention_ms,
             version,
             update_time,
         } = self;
@@ -51,6 +61,11 @@ impl SettingsRow {
             retry_intervals: retry_intervals_ms
                 .map(|intervals| intervals.into_iter().map(duration).collect())
                 .transpose()?,
+            max_messages_per_batch: max_messages_per_batch.map(count).transpose()?,
+            min_batch_interval: min_batch_interval_ms.map(duration).transpose()?,
+            send_in_parts,
+            on_uncertain: on_uncertain.as_deref().map(uncertainty).transpose()?,
+            message_retention: message_retention_ms.map(duration).transpose()?,
         };
         Ok(Settings { site: site.clone(), stored, version, update_time })
     }
@@ -64,7 +79,8 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
     query_as!(
         SettingsRow,
         "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
-                connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time
+                connection_timeout_ms, save_logs, log_level, retry_intervals_ms, max_messages_per_batch,
+                min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time
          from settings
          where site_id = $1",
         site.as_str(),
@@ -91,6 +107,11 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         save_logs,
         log_level,
         retry_intervals,
+        max_messages_per_batch,
+        min_batch_interval,
+        send_in_parts,
+        on_uncertain,
+        message_retention,
     } = stored;
     let intervals: Option<Vec<i64>> =
         retry_intervals.as_ref().map(|intervals| intervals.iter().map(|i| milliseconds(*i)).collect());
@@ -106,12 +127,18 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
              require_confirmed_sender = $9,
              account_priority = $10,
              send_test_on_save = $11,
+             max_messages_per_batch = $12,
+             min_batch_interval_ms = $13,
+             send_in_parts = $14,
+             on_uncertain = $15,
+             message_retention_ms = $16,
              version = version + 1,
              update_time = now()
          where site_id = $1
            and version = $2
          returning enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
-                   connection_timeout_ms, save_logs, log_level, retry_intervals_ms, version, update_time",
+                   connection_timeout_ms, save_logs, log_level, retry_intervals_ms, max_messages_per_batch,
+                   min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time",
         site.as_str(),
         version,
         *enabled,
@@ -123,6 +150,11 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         *require_confirmed_sender,
         account_priority.map(priority_name),
         *send_test_on_save,
+        max_messages_per_batch.map(|count| i32::try_from(count).unwrap_or(i32::MAX)),
+        min_batch_interval.map(milliseconds),
+        *send_in_parts,
+        on_uncertain.map(uncertainty_name),
+        message_retention.map(milliseconds),
     )
     .fetch_optional(&store.pool)
     .await?
@@ -132,6 +164,25 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
 
 fn duration(milliseconds: i64) -> Result<Duration, StoreError> {
     u64::try_from(milliseconds).map(Duration::from_millis).map_err(|_| StoreError::Corrupt("duration"))
+}
+
+fn count(stored: i32) -> Result<u32, StoreError> {
+    u32::try_from(stored).map_err(|_| StoreError::Corrupt("count"))
+}
+
+fn uncertainty(name: &str) -> Result<OnUncertain, StoreError> {
+    match name {
+        "resend" => Ok(OnUncertain::Resend),
+        "hold" => Ok(OnUncertain::Hold),
+        _ => Err(StoreError::Corrupt("on_uncertain")),
+    }
+}
+
+const fn uncertainty_name(on_uncertain: OnUncertain) -> &'static str {
+    match on_uncertain {
+        OnUncertain::Resend => "resend",
+        OnUncertain::Hold => "hold",
+    }
 }
 
 fn milliseconds(duration: Duration) -> i64 {

@@ -5,7 +5,7 @@ use uuid::Uuid;
 use crate::api::{Api, fields::Violations};
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
-use crate::domain::message::{Recipient, RecipientKind, RecipientState};
+use crate::domain::message::{Recipient, RecipientKind};
 use crate::domain::routing;
 use crate::domain::secret::Secret;
 use crate::domain::sender::Wish;
@@ -84,13 +84,7 @@ impl<'a> CodeLetter<'a> {
             violations.extend("sender.", of_content);
             violations.problem()
         })?;
-        let recipient = Recipient {
-            mailbox: to.to_string(),
-            address: sender_email.to_string(),
-            kind: RecipientKind::To,
-            state: RecipientState::Pending,
-            reply: None,
-        };
+        let recipient = Recipient::new(to.to_string(), sender_email.to_string(), RecipientKind::To);
         Ok(Self {
             site,
             id,
@@ -120,6 +114,10 @@ impl<'a> CodeLetter<'a> {
             mailing: false,
             user,
             is_own: true,
+            copy_to_sender: false,
+            send_time: None,
+            expire_time: None,
+            tags: &[],
             request: None,
         }
     }

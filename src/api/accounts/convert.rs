@@ -26,7 +26,7 @@ pub(super) fn account(account: &Account) -> ProtoAccount {
 
 /// What a caller decided about an account, as it is answered; the rest is empty.
 pub(super) fn profile(profile: &Profile) -> ProtoAccount {
-    let Profile { active, sender_name, sender_email, server, login, ownership } = profile;
+    let Profile { active, sender_name, sender_email, server, login, ownership, limits: _ } = profile;
     let Ownership { origin, user, shared, mailings_first } = ownership;
     let auth = match login {
         Login::None => ProtoAuth::None(NoAuth {}),

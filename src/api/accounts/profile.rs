@@ -170,6 +170,7 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
             server: server?,
             login,
             ownership: ownership?,
+            limits: current.map(|profile| profile.limits).unwrap_or_default(),
         },
         password,
     })

@@ -19,6 +19,10 @@ pub(super) fn message(message: Message) -> ProtoMessage {
         account,
         mailing,
         user,
+        copy_to_sender,
+        send_time,
+        expire_time,
+        tags,
         from_address,
         message_id,
         recipients,
@@ -39,6 +43,10 @@ pub(super) fn message(message: Message) -> ProtoMessage {
         mailing,
         user,
         account: account_name(&site, account),
+        copy_to_sender,
+        send_time: send_time.map(fields::to_timestamp),
+        expire_time: expire_time.map(fields::to_timestamp),
+        tags,
         state: state_to_proto(state).into(),
         message_id,
         recipients: recipients.into_iter().map(recipient).collect(),
@@ -55,13 +63,14 @@ fn of_kind(recipients: &[Recipient], kind: RecipientKind) -> Vec<String> {
 }
 
 pub(super) fn recipient(recipient: Recipient) -> ProtoRecipient {
-    let Recipient { mailbox: _, address, kind, state, reply: last } = recipient;
+    let Recipient { mailbox: _, address, kind, state, reply: last, tries: _, due: _ } = recipient;
     ProtoRecipient {
         address,
         kind: match kind {
             RecipientKind::To => recipient::Kind::To,
             RecipientKind::Cc => recipient::Kind::Cc,
             RecipientKind::Bcc => recipient::Kind::Bcc,
+            RecipientKind::Copy => recipient::Kind::Copy,
         }
         .into(),
         state: match state {
@@ -70,6 +79,7 @@ pub(super) fn recipient(recipient: Recipient) -> ProtoRecipient {
             RecipientState::Refused => recipient::State::Refused,
             RecipientState::Failed => recipient::State::Failed,
             RecipientState::Uncertain => recipient::State::Uncertain,
+            RecipientState::Cancelled => recipient::State::Cancelled,
         }
         .into(),
         reply: last.map(reply),
@@ -104,6 +114,7 @@ pub(super) const fn state_to_proto(state: MessageState) -> ProtoState {
         MessageState::Sent => ProtoState::Sent,
         MessageState::PartiallySent => ProtoState::PartiallySent,
         MessageState::Failed => ProtoState::Failed,
+        MessageState::Cancelled => ProtoState::Cancelled,
     }
 }
 
@@ -117,5 +128,6 @@ pub(super) fn state_from_proto(state: i32) -> Option<MessageState> {
         ProtoState::Sent => Some(MessageState::Sent),
         ProtoState::PartiallySent => Some(MessageState::PartiallySent),
         ProtoState::Failed => Some(MessageState::Failed),
+        ProtoState::Cancelled => Some(MessageState::Cancelled),
     }
 }

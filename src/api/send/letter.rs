@@ -11,7 +11,7 @@ use crate::api::{Api, limits, mailbox};
 use crate::domain::account::Origin;
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
-use crate::domain::message::{MAX_RECIPIENTS, Recipient, RecipientKind, RecipientState};
+use crate::domain::message::{MAX_RECIPIENTS, Recipient, RecipientKind};
 use crate::domain::routing::{self, name_key};
 use crate::domain::site::SiteId;
 use crate::mime::compose::{self, Attachment, Composed};
@@ -81,6 +81,10 @@ pub(super) fn parse(
         mailing,
         user,
         account,
+        copy_to_sender: _,
+        send_time: _,
+        expire_time: _,
+        tags: _,
         state: _,
         message_id: _,
         recipients: _,
@@ -301,13 +305,7 @@ impl Draft {
         let mut recipients = Vec::new();
         for (kind, mailboxes) in named {
             for mailbox in mailboxes.iter().filter(|mailbox| seen.insert(mailbox.address.key())) {
-                recipients.push(Recipient {
-                    mailbox: mailbox.to_string(),
-                    address: mailbox.address.to_string(),
-                    kind,
-                    state: RecipientState::Pending,
-                    reply: None,
-                });
+                recipients.push(Recipient::new(mailbox.to_string(), mailbox.address.to_string(), kind));
             }
         }
         recipients

@@ -190,6 +190,10 @@ async fn take(
             mailing,
             user: &user,
             is_own: false,
+            copy_to_sender: false,
+            send_time: None,
+            expire_time: None,
+            tags: &[],
             request: request.as_ref().map(|(id, mac)| (id.as_str(), mac.as_slice())),
         };
         match messages::take(&api.store, &new).await? {

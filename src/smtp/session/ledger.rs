@@ -62,6 +62,7 @@ impl Ledger {
                 Class::Retry => "not delivered for now",
                 Class::Refused => "refused",
                 Class::Uncertain => "it is unknown whether the server took the letter",
+                Class::Untried => "not tried",
             };
             let step = step_words(result.step);
             let who = if results.len() > 1 {

@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::outcome::{Class, RecipientResult, Step};
+use super::outcome::{Again, Class, RecipientResult, Step, Verdict};
 use super::reply::Reply;
+use super::settings::OnUncertain;
 use super::site::SiteId;
 
 /// Most recipients of one letter, To, Cc and Bcc together.
@@ -25,6 +26,8 @@ pub enum RecipientKind {
     Cc,
     /// Bcc: known to nobody else.
     Bcc,
+    /// The sender, who wanted a copy.
+    Copy,
 }
 
 /// State of a recipient.
@@ -39,8 +42,10 @@ pub enum RecipientState {
     Refused,
     /// The attempts are used up.
     Failed,
-    /// The attempts are used up and the last one's outcome is not known.
+    /// Not known whether the server took the letter, and not tried again.
     Uncertain,
+    /// Cancelled before any server took it.
+    Cancelled,
 }
 
 /// One recipient.
@@ -57,6 +62,25 @@ pub struct Recipient {
     /// The server's last words about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply: Option<Reply>,
+    /// Tries that count against the site's retry intervals.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+    /// While pending: when the next try is due; none for at once.
+    #[serde(default, with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub due: Option<OffsetDateTime>,
+}
+
+impl Recipient {
+    /// A recipient who is due at once.
+    #[must_use]
+    pub fn new(mailbox: String, address: String, kind: RecipientKind) -> Self {
+        Self { mailbox, address, kind, state: RecipientState::Pending, reply: None, tries: 0, due: None }
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What an attempt came to.
@@ -112,12 +136,21 @@ pub enum MessageState {
     PartiallySent,
     /// Final: taken for nobody.
     Failed,
+    /// Final: cancelled for everybody.
+    Cancelled,
 }
 
 impl MessageState {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Sending, Self::Uncertain, Self::Sent, Self::PartiallySent, Self::Failed];
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Sending,
+        Self::Uncertain,
+        Self::Sent,
+        Self::PartiallySent,
+        Self::Failed,
+        Self::Cancelled,
+    ];
 
     /// The name in the store.
     #[must_use]
@@ -129,6 +162,7 @@ impl MessageState {
             Self::Sent => "sent",
             Self::PartiallySent => "partially_sent",
             Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -152,6 +186,14 @@ pub struct Message {
     pub mailing: bool,
     /// On whose behalf; empty for the site itself.
     pub user: String,
+    /// Whether the sender gets a copy.
+    pub copy_to_sender: bool,
+    /// Not sent before.
+    pub send_time: Option<OffsetDateTime>,
+    /// Not sent after.
+    pub expire_time: Option<OffsetDateTime>,
+    /// The caller's tags.
+    pub tags: Vec<String>,
     /// From, as the caller gave it.
     pub from_address: String,
     /// The Message-ID header.
@@ -172,41 +214,111 @@ pub struct Message {
     pub size_bytes: i64,
 }
 
+/// What a site wants to be done with what an attempt left open.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy<'a> {
+    /// Waits between the tries for a recipient; after the last one he has failed.
+    pub retry_intervals: &'a [Duration],
+    /// What happens to a recipient of whom it is not known whether he has the letter.
+    pub on_uncertain: OnUncertain,
+    /// The letter is not sent after this time.
+    pub expire_time: Option<OffsetDateTime>,
+    /// A random number from 0 to 1, which spreads the retries.
+    pub jitter: f64,
+}
+
 /// What follows an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Next {
-    /// Another attempt, so much later.
-    Retry(Duration),
+    /// Another attempt at this time.
+    Due(OffsetDateTime),
     /// Nothing: the letter has this final state.
     Final(MessageState),
+    /// Nothing until a person decides: it is not known whether some recipient has it.
+    Held,
 }
 
-/// Enters the results of an attempt into the recipients that were pending (one result each, in their order) and tells
-/// what follows. `jitter` is a random number from 0 to 1.
+/// Enters what an attempt brought at `now` into the recipients it was for, by their numbers, and tells what follows.
 pub fn conclude(
     recipients: &mut [Recipient],
-    results: Vec<RecipientResult>,
-    attempt: i32,
-    retry_intervals: &[Duration],
-    jitter: f64,
+    verdicts: Vec<(usize, Verdict)>,
+    policy: &Policy<'_>,
+    now: OffsetDateTime,
 ) -> Next {
-    let interval = usize::try_from(attempt - 1).ok().and_then(|index| retry_intervals.get(index));
-    let pending = recipients.iter_mut().filter(|r| r.state == RecipientState::Pending);
-    for (recipient, result) in pending.zip(results) {
-        recipient.state = match (result.class, interval) {
-            (Class::Sent, _) => RecipientState::Sent,
-            (Class::Refused, _) => RecipientState::Refused,
-            (Class::Retry | Class::Uncertain, Some(_)) => RecipientState::Pending,
-            (Class::Retry, None) => RecipientState::Failed,
-            (Class::Uncertain, None) => RecipientState::Uncertain,
+    for (number, verdict) in verdicts {
+        let Some(recipient) = recipients.get_mut(number).filter(|r| r.state == RecipientState::Pending)
+        else {
+            continue;
         };
-        recipient.reply = Some(result.reply);
+        let Verdict { result, again, .. } = verdict;
+        let again = match (result.class, again) {
+            (Class::Sent, _) => Err(RecipientState::Sent),
+            (Class::Refused, _) => Err(RecipientState::Refused),
+            (Class::Uncertain, _) if policy.on_uncertain == OnUncertain::Hold => {
+                Err(RecipientState::Uncertain)
+            }
+            (Class::Untried, again) => Ok(uncounted(again)),
+            (Class::Retry | Class::Uncertain, Again::Uncounted(wait)) => Ok(wait),
+            (class @ (Class::Retry | Class::Uncertain), again) => {
+                recipient.tries += 1;
+                let index = usize::try_from(recipient.tries - 1).unwrap_or(usize::MAX);
+                match (policy.retry_intervals.get(index), again) {
+                    (Some(_), Again::In(wait)) => Ok(wait),
+                    (Some(interval), _) => Ok(interval.mul_f64(1.0 + JITTER * policy.jitter.clamp(0.0, 1.0))),
+                    (None, _) => Err(given_up(class)),
+                }
+            }
+        };
+        let due = again.map(|wait| now + wait);
+        let due = match due {
+            Ok(due) if policy.expire_time.is_some_and(|end| due >= end) => Err(given_up(result.class)),
+            due => due,
+        };
+        match due {
+            Ok(due) => recipient.due = Some(due),
+            Err(state) => {
+                recipient.state = state;
+                recipient.due = None;
+            }
+        }
+        if result.class != Class::Untried {
+            recipient.reply = Some(result.reply);
+        }
     }
-    match (final_state(recipients), interval) {
-        (Some(state), _) => Next::Final(state),
-        (None, Some(interval)) => Next::Retry(interval.mul_f64(1.0 + JITTER * jitter.clamp(0.0, 1.0))),
-        // Fewer results than pending recipients on the last attempt; they stay due rather than get lost.
-        (None, None) => Next::Retry(retry_intervals.last().copied().unwrap_or_default()),
+    match final_state(recipients) {
+        Some(MessageState::Uncertain) if policy.on_uncertain == OnUncertain::Hold => Next::Held,
+        Some(state) => Next::Final(state),
+        None => Next::Due(next_due(recipients).unwrap_or(now)),
+    }
+}
+
+const fn uncounted(again: Again) -> Duration {
+    match again {
+        Again::Uncounted(wait) | Again::In(wait) => wait,
+        Again::ByInterval => Duration::ZERO,
+    }
+}
+
+/// The state of a recipient who is not tried again.
+const fn given_up(class: Class) -> RecipientState {
+    match class {
+        Class::Uncertain => RecipientState::Uncertain,
+        Class::Sent | Class::Retry | Class::Refused | Class::Untried => RecipientState::Failed,
+    }
+}
+
+/// When the first of those who are pending is due; `None` where one is due at once, or nobody pends.
+fn next_due(recipients: &[Recipient]) -> Option<OffsetDateTime> {
+    let pending = recipients.iter().filter(|r| r.state == RecipientState::Pending);
+    pending.map(|r| r.due).min().flatten()
+}
+
+/// Ends the waiting of all who are pending: they get this state, and these words about it.
+pub fn end_pending(recipients: &mut [Recipient], state: RecipientState, reply: &Reply) {
+    for recipient in recipients.iter_mut().filter(|r| r.state == RecipientState::Pending) {
+        recipient.state = state;
+        recipient.due = None;
+        recipient.reply = Some(reply.clone());
     }
 }
 
@@ -219,6 +331,7 @@ pub fn final_state(recipients: &[Recipient]) -> Option<MessageState> {
     }
     Some(match count(RecipientState::Sent) {
         _ if count(RecipientState::Uncertain) > 0 => MessageState::Uncertain,
+        0 if count(RecipientState::Cancelled) == recipients.len() => MessageState::Cancelled,
         0 => MessageState::Failed,
         sent if sent == recipients.len() => MessageState::Sent,
         _ => MessageState::PartiallySent,
@@ -227,7 +340,7 @@ pub fn final_state(recipients: &[Recipient]) -> Option<MessageState> {
 
 /// One outcome, step and reply for an attempt, out of what its recipients got: the worst news decides the words.
 #[must_use]
-pub fn summarise(results: &[RecipientResult]) -> (AttemptOutcome, Option<Step>, Reply) {
+pub fn summarise(results: &[&RecipientResult]) -> (AttemptOutcome, Option<Step>, Reply) {
     let worst = [Class::Uncertain, Class::Retry, Class::Refused, Class::Sent]
         .into_iter()
         .find_map(|class| results.iter().find(|r| r.class == class));
@@ -239,92 +352,11 @@ pub fn summarise(results: &[RecipientResult]) -> (AttemptOutcome, Option<Step>, 
         Class::Uncertain => AttemptOutcome::Uncertain,
         Class::Sent => AttemptOutcome::Sent,
         Class::Retry | Class::Refused if some_sent => AttemptOutcome::PartiallySent,
-        Class::Retry => AttemptOutcome::Retry,
+        Class::Retry | Class::Untried => AttemptOutcome::Retry,
         Class::Refused => AttemptOutcome::Refused,
     };
     (outcome, Some(worst.step), worst.reply.clone())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::{
-        AttemptOutcome, MessageState, Next, Recipient, RecipientKind, RecipientState, conclude, summarise,
-    };
-    use crate::domain::outcome::{Class, RecipientResult, Step};
-    use crate::domain::reply::Reply;
-
-    const HOUR: Duration = Duration::from_hours(1);
-
-    fn recipients(states: &[RecipientState]) -> Vec<Recipient> {
-        let recipient = |state: &RecipientState| Recipient {
-            mailbox: "ann@example.com".to_owned(),
-            address: "ann@example.com".to_owned(),
-            kind: RecipientKind::To,
-            state: *state,
-            reply: None,
-        };
-        states.iter().map(recipient).collect()
-    }
-
-    fn results(classes: &[Class]) -> Vec<RecipientResult> {
-        let result = |class: &Class| RecipientResult {
-            class: *class,
-            step: Step::Envelope,
-            reply: Reply::absent(format!("{class:?}")),
-        };
-        classes.iter().map(result).collect()
-    }
-
-    #[test]
-    fn recipients_get_their_results_and_the_letter_its_state() {
-        use Class::{Refused, Retry, Sent, Uncertain};
-        use RecipientState as R;
-        type Row<'a> = (&'a [R], &'a [Class], i32, &'a [R], Next);
-        let table: [Row<'_>; 8] = [
-            (&[R::Pending], &[Sent], 1, &[R::Sent], Next::Final(MessageState::Sent)),
-            (&[R::Pending], &[Refused], 1, &[R::Refused], Next::Final(MessageState::Failed)),
-            (&[R::Pending], &[Retry], 1, &[R::Pending], Next::Retry(HOUR)),
-            (&[R::Pending], &[Uncertain], 2, &[R::Pending], Next::Retry(2 * HOUR)),
-            (&[R::Pending], &[Retry], 3, &[R::Failed], Next::Final(MessageState::Failed)),
-            (&[R::Pending], &[Uncertain], 3, &[R::Uncertain], Next::Final(MessageState::Uncertain)),
-            (&[R::Sent, R::Pending], &[Retry], 1, &[R::Sent, R::Pending], Next::Retry(HOUR)),
-            (
-                &[R::Sent, R::Pending],
-                &[Refused],
-                2,
-                &[R::Sent, R::Refused],
-                Next::Final(MessageState::PartiallySent),
-            ),
-        ];
-        for (before, classes, attempt, after, next) in table {
-            let mut letter = recipients(before);
-            let got = conclude(&mut letter, results(classes), attempt, &[HOUR, 2 * HOUR], 0.0);
-            assert_eq!(got, next, "{before:?} {classes:?}");
-            assert_eq!(letter.iter().map(|r| r.state).collect::<Vec<_>>(), after, "{before:?} {classes:?}");
-        }
-    }
-
-    #[test]
-    fn jitter_adds_at_most_a_tenth() {
-        let mut letter = recipients(&[RecipientState::Pending]);
-        let next = conclude(&mut letter, results(&[Class::Retry]), 1, &[HOUR], 1.0);
-        assert_eq!(next, Next::Retry(HOUR.mul_f64(1.1)));
-    }
-
-    #[test]
-    fn the_worst_news_speaks_for_an_attempt() {
-        use Class::{Refused, Retry, Sent, Uncertain};
-        for (classes, outcome) in [
-            (&[Sent, Sent][..], AttemptOutcome::Sent),
-            (&[Sent, Refused], AttemptOutcome::PartiallySent),
-            (&[Sent, Retry, Refused], AttemptOutcome::PartiallySent),
-            (&[Retry, Refused], AttemptOutcome::Retry),
-            (&[Refused], AttemptOutcome::Refused),
-            (&[Sent, Uncertain], AttemptOutcome::Uncertain),
-        ] {
-            assert_eq!(summarise(&results(classes)).0, outcome, "{classes:?}");
-        }
-    }
-}
+mod tests;

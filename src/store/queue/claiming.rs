@@ -1,0 +1,192 @@
+//! Claiming: accounts that have due mail are found, and their letters leased.
+
+use sqlx::types::Json;
+use sqlx::{query, query_as};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{Claim, Lane, interval};
+use crate::domain::message::Recipient;
+use crate::domain::site::SiteId;
+use crate::store::replicas::LEASE;
+use crate::store::{Store, StoreError};
+
+/// An account that may send, and for which a letter is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DueLane {
+    /// Which.
+    pub lane: Lane,
+    /// Whether one of them is no part of a mailing.
+    pub other_mail: bool,
+}
+
+/// The accounts that may send and for which a letter is due, by a loose index scan: two probes an account, however many
+/// letters wait.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn due_lanes(store: &Store) -> Result<Vec<DueLane>, StoreError> {
+    let rows = query!(
+        r#"with recursive due as (
+               (select site_id, account_id, mailing, due
+                from queue
+                order by site_id, account_id, mailing, due
+                limit 1)
+               union all
+               select next.site_id, next.account_id, next.mailing, next.due
+               from due
+               cross join lateral (
+                   select q.site_id, q.account_id, q.mailing, q.due
+                   from queue q
+                   where (q.site_id, q.account_id, q.mailing) > (due.site_id, due.account_id, due.mailing)
+                   order by q.site_id, q.account_id, q.mailing, q.due
+                   limit 1
+               ) as next
+           )
+           select due.site_id as "site_id!", due.account_id as "account_id!",
+                  bool_or(not due.mailing) as "other_mail!"
+           from due
+           join accounts a on a.site_id = due.site_id and a.account_id = due.account_id and a.active
+           join settings s on s.site_id = due.site_id and s.enabled is distinct from false
+           left join lanes l on l.site_id = due.site_id and l.account_id = due.account_id
+           where due.due <= now()
+             and (l.parked_until is null or l.parked_until <= now())
+             and (l.pause_until is null or l.pause_until <= now())
+             and (not due.mailing or l.mailing_pause_until is null or l.mailing_pause_until <= now())
+           group by due.site_id, due.account_id"#
+    )
+    .fetch_all(&store.pool)
+    .await?;
+    rows.into_iter()
+        .map(|row| {
+            let site = SiteId::parse(&row.site_id).ok_or(StoreError::Corrupt("site id"))?;
+            Ok(DueLane { lane: Lane { site, account: row.account_id }, other_mail: row.other_mail })
+        })
+        .collect()
+}
+
+/// Which letters of an account to claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// All that the pace allows.
+    Any,
+    /// Those that are no part of a mailing.
+    OtherMail,
+    /// One, to see whether a parked account works again.
+    Probe,
+}
+
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that are independent of one another, as the table has them"
+)]
+struct ClaimRow {
+    message_id: Uuid,
+    attempt: i32,
+    due: OffsetDateTime,
+    after_interruption: bool,
+    at_dot: Option<Vec<i32>>,
+    cancelled: bool,
+    mailing: bool,
+    expire_time: Option<OffsetDateTime>,
+    envelope_sender: String,
+    recipients: Json<Vec<Recipient>>,
+    eight_bit: bool,
+    utf8_headers: bool,
+    is_own: bool,
+}
+
+/// Claims up to `limit` due letters of an account that may send, other mail before mailings: counts their attempts and
+/// leases them. Nothing is claimed for a replica whose heartbeat was not heard within half a lease.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn claim(
+    store: &Store,
+    lane: &Lane,
+    replica: Uuid,
+    wanted: Wanted,
+    limit: u32,
+) -> Result<Vec<Claim>, StoreError> {
+    let rows = query_as!(
+        ClaimRow,
+        r#"with due as (
+               select q.message_id, q.leased_by is not null as after_interruption
+               from queue q
+               where q.site_id = $1
+                 and q.account_id = $2
+                 and q.due <= now()
+                 and (not q.mailing or not $6)
+                 and (q.leased_by is null
+                      or not exists (
+                          select from replicas r
+                          where r.replica_id = q.leased_by
+                            and r.heartbeat_time > now() - $5::interval
+                      ))
+                 -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
+                 -- would have its letters claimed, and sent, by everybody else as well.
+                 and exists (
+                     select from replicas r
+                     where r.replica_id = $3
+                       and r.heartbeat_time > now() - $5::interval / 2
+                 )
+                 -- An account or a site that was switched off keeps its mail waiting.
+                 and exists (select from accounts a where a.site_id = $1 and a.account_id = $2 and a.active)
+                 and exists (select from settings s where s.site_id = $1 and s.enabled is distinct from false)
+                 -- So does one that is parked, or whose pace has no slot.
+                 and not exists (
+                     select from lanes l
+                     where l.site_id = $1
+                       and l.account_id = $2
+                       and (l.parking_reason is not null and not $7
+                            or l.pause_until > now()
+                            or q.mailing and l.mailing_pause_until > now())
+                 )
+               order by q.mailing, q.due
+               limit $4
+               for update of q skip locked
+           ), claimed as (
+               update queue q
+               set leased_by = $3,
+                   attempt = q.attempt + 1
+               from due
+               where q.site_id = $1
+                 and q.message_id = due.message_id
+               returning q.message_id, q.attempt, q.due, q.mailing, q.expire_time, q.cancelled, q.at_dot,
+                         due.after_interruption
+           )
+           select c.message_id, c.attempt, c.due, c.after_interruption as "after_interruption!", c.at_dot, c.cancelled,
+                  c.mailing, c.expire_time, m.envelope_sender, m.recipients as "recipients: Json<Vec<Recipient>>",
+                  m.eight_bit, m.utf8_headers, m.is_own
+           from claimed c
+           join messages m on m.site_id = $1 and m.message_id = c.message_id
+           order by c.mailing, c.due, c.message_id"#,
+        lane.site.as_str(),
+        lane.account,
+        replica,
+        i64::from(limit),
+        interval(LEASE),
+        wanted == Wanted::OtherMail,
+        wanted == Wanted::Probe,
+    )
+    .fetch_all(&store.pool)
+    .await?;
+    Ok(rows
+        .into_iter()
+        .map(|row| Claim {
+            message: row.message_id,
+            attempt: row.attempt,
+            due: row.due,
+            after_interruption: row.after_interruption,
+            at_dot: row.at_dot,
+            cancelled: row.cancelled,
+            mailing: row.mailing,
+            expire_time: row.expire_time,
+            envelope_sender: row.envelope_sender,
+            recipients: row.recipients.0,
+            eight_bit: row.eight_bit,
+            utf8_headers: row.utf8_headers,
+            is_own: row.is_own,
+        })
+        .collect())
+}

@@ -1,0 +1,277 @@
+//! The queue: due letters are claimed under a lease, their outcomes recorded behind a fence.
+//!
+//! A lease is a replica's id; it counts as long as that replica's heartbeat is heard. The attempt's number is the
+//! fence: an outcome counts unless a newer attempt was claimed.
+
+mod claiming;
+
+use std::time::Duration;
+
+use sqlx::postgres::types::PgInterval;
+use sqlx::types::Json;
+use sqlx::{query, query_as, query_scalar};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+pub use self::claiming::{DueLane, Wanted, claim, due_lanes};
+use super::{Store, StoreError};
+use crate::domain::message::{Attempt, MessageState, Next, Recipient};
+use crate::domain::site::SiteId;
+
+/// An account for which letters are due.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Lane {
+    /// Whose it is.
+    pub site: SiteId,
+    /// Its id.
+    pub account: i64,
+}
+
+/// A letter that was claimed, with all that sending it takes but its body.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that are independent of one another, as the table has them"
+)]
+#[derive(Clone, Debug)]
+pub struct Claim {
+    /// Its id.
+    pub message: Uuid,
+    /// Number of this attempt.
+    pub attempt: i32,
+    /// Since when it was due.
+    pub due: OffsetDateTime,
+    /// Whether the attempt before was claimed by a process that ended without recording its outcome.
+    pub after_interruption: bool,
+    /// The recipients, by number, for whom that attempt had written the dot; told only with HOLD.
+    pub at_dot: Option<Vec<i32>>,
+    /// Whether it was cancelled while that attempt was under way.
+    pub cancelled: bool,
+    /// Whether it is part of a mailing.
+    pub mailing: bool,
+    /// It is not sent after this time.
+    pub expire_time: Option<OffsetDateTime>,
+    /// The envelope sender.
+    pub envelope_sender: String,
+    /// Recipients.
+    pub recipients: Vec<Recipient>,
+    /// Whether the content has bytes above 127.
+    pub eight_bit: bool,
+    /// Whether the header section has.
+    pub utf8_headers: bool,
+    /// Whether it is a letter of Postroom's own, whose content is never shown.
+    pub is_own: bool,
+}
+
+/// What became of a claimed letter.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its id.
+    pub message: Uuid,
+    /// Number of the attempt: the fence.
+    pub attempt: i32,
+    /// Recipients as they are now.
+    pub recipients: Vec<Recipient>,
+    /// The attempts to add to its history.
+    pub attempts: Vec<Attempt>,
+    /// What follows.
+    pub next: Next,
+    /// The attempt before, where it ended at the dot and is held: its own late result may still correct this one.
+    pub held: Option<i32>,
+}
+
+/// What a worker sends.
+#[derive(Debug)]
+pub struct Body {
+    /// The exact bytes.
+    pub content: Vec<u8>,
+    /// Whether the letter was cancelled since it was claimed.
+    pub cancelled: bool,
+}
+
+/// The body of a letter that this replica has claimed; `None` where the letter is gone or claimed anew.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn body(
+    store: &Store,
+    site: &SiteId,
+    replica: Uuid,
+    message: Uuid,
+    attempt: i32,
+) -> Result<Option<Body>, StoreError> {
+    let body = query_as!(
+        Body,
+        "select b.content, q.cancelled
+         from queue q
+         join message_bodies b on b.site_id = q.site_id and b.message_id = q.message_id
+         where q.site_id = $1
+           and q.message_id = $2
+           and q.attempt = $3
+           and q.leased_by = $4",
+        site.as_str(),
+        message,
+        attempt,
+        replica,
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(body)
+}
+
+/// Notes durably that the dot is about to be written for these recipients, by number; whether the lease still counts.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn at_dot(
+    store: &Store,
+    site: &SiteId,
+    replica: Uuid,
+    message: Uuid,
+    attempt: i32,
+    recipients: &[i32],
+) -> Result<bool, StoreError> {
+    let noted = query!(
+        "update queue
+         set at_dot = coalesce(at_dot, '{}') || $5::integer[]
+         where site_id = $1
+           and message_id = $2
+           and attempt = $3
+           and leased_by = $4",
+        site.as_str(),
+        message,
+        attempt,
+        replica,
+        recipients,
+    )
+    .execute(&store.pool)
+    .await?;
+    Ok(noted.rows_affected() > 0)
+}
+
+/// Gives claimed letters back untried, their attempts uncounted; those claimed anew meanwhile stay as they are.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn hand_back(
+    store: &Store,
+    site: &SiteId,
+    replica: Uuid,
+    letters: &[(Uuid, i32)],
+    wait: Duration,
+) -> Result<(), StoreError> {
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = letters.iter().copied().unzip();
+    query!(
+        "update queue q
+         set leased_by = null,
+             attempt = q.attempt - 1,
+             due = greatest(q.due, now() + $5::interval)
+         from unnest($3::uuid[], $4::integer[]) as back (message_id, attempt)
+         where q.site_id = $1
+           and q.message_id = back.message_id
+           and q.attempt = back.attempt
+           and q.leased_by = $2",
+        site.as_str(),
+        replica,
+        &ids,
+        &attempts,
+        interval(wait),
+    )
+    .execute(&store.pool)
+    .await?;
+    Ok(())
+}
+
+/// Records outcomes of one site inside a transaction; answers the letters whose outcome counted.
+pub(super) async fn record(
+    connection: &mut sqlx::PgConnection,
+    site: &SiteId,
+    outcomes: &[Outcome],
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut ids = Vec::with_capacity(outcomes.len());
+    let mut fences = Vec::with_capacity(outcomes.len());
+    let mut helds: Vec<Option<i32>> = Vec::with_capacity(outcomes.len());
+    let mut recipients = Vec::with_capacity(outcomes.len());
+    let mut attempts = Vec::with_capacity(outcomes.len());
+    let mut states = Vec::with_capacity(outcomes.len());
+    let mut waiting_for_decision = Vec::with_capacity(outcomes.len());
+    let mut dues: Vec<Option<OffsetDateTime>> = Vec::with_capacity(outcomes.len());
+    for Outcome { message, attempt, recipients: of_message, attempts: history, next, held } in outcomes {
+        ids.push(*message);
+        fences.push(*attempt);
+        helds.push(*held);
+        recipients.push(Json(of_message));
+        attempts.push(Json(history));
+        let (state, due) = match next {
+            Next::Final(state) => (Some(state.name().to_owned()), None),
+            Next::Held => (Some(MessageState::Uncertain.name().to_owned()), None),
+            Next::Due(due) => (None, Some(*due)),
+        };
+        waiting_for_decision.push(*next == Next::Held);
+        states.push(state);
+        dues.push(due);
+    }
+    let counted = query_scalar!(
+        r#"with outcomes as (
+               select *
+               from unnest($2::uuid[], $3::integer[], $4::jsonb[], $5::jsonb[], $6::text[], $7::timestamptz[],
+                           $8::integer[], $9::boolean[])
+                    as o (message_id, attempt, recipients, attempts, state, due, held, is_held)
+           ), finished as (
+               delete from queue q
+               using outcomes o
+               where q.site_id = $1
+                 and q.message_id = o.message_id
+                 and q.attempt = o.attempt
+                 and o.state is not null
+               returning q.message_id
+           ), waiting as (
+               update queue q
+               set leased_by = null,
+                   at_dot = null,
+                   -- Cancelled while the attempt was under way: whoever claims it next ends it.
+                   due = case when q.cancelled then now() else o.due end
+               from outcomes o
+               where q.site_id = $1
+                 and q.message_id = o.message_id
+                 and q.attempt = o.attempt
+                 and o.state is null
+               returning q.message_id
+           ), forgotten as (
+               -- A letter of our own holds a code: its content goes with its last attempt.
+               delete from message_bodies b
+               using finished f
+               join messages own on own.site_id = $1 and own.message_id = f.message_id and own.is_own
+               where b.site_id = $1
+                 and b.message_id = f.message_id
+           )
+           update messages m
+           set state = coalesce(o.state, 'open'),
+               -- What is held stays unfinished until a person decides.
+               final_time = case when o.state is not null and not o.is_held then now() end,
+               held_attempt = coalesce(o.held, m.held_attempt),
+               recipients = o.recipients,
+               attempts = m.attempts || o.attempts
+           from outcomes o
+           where m.site_id = $1
+             and m.message_id = o.message_id
+             and m.message_id in (select message_id from finished union all select message_id from waiting)
+           returning m.message_id"#,
+        site.as_str(),
+        &ids,
+        &fences,
+        recipients as _,
+        attempts as _,
+        states as _,
+        dues as _,
+        helds as _,
+        &waiting_for_decision,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(counted)
+}
+
+pub(super) fn interval(duration: Duration) -> PgInterval {
+    let microseconds = i64::try_from(duration.as_micros()).unwrap_or(i64::MAX);
+    PgInterval { months: 0, days: 0, microseconds }
+}
