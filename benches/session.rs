@@ -13,7 +13,7 @@ use postroom::domain::clock::Clock;
 use postroom::domain::log::LogLevel;
 use postroom::domain::outcome::Class;
 use postroom::smtp::egress::Policy;
-use postroom::smtp::{Connector, ConnectorOptions, Letter, Session, Target, Transcript};
+use postroom::smtp::{Connector, ConnectorOptions, Floors, Letter, Session, Target, Transcript};
 use rand::RngExt as _;
 
 const LETTERS: usize = 20_000;
@@ -76,6 +76,7 @@ async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Resu
         plaintext_auth_hosts: Vec::new(),
         helo_name: "bench.example".to_owned(),
         clock: Clock::default(),
+        floors: Floors::default(),
     })
     .map_err(|error| error.to_string())?;
     let server = Server { host: "127.0.0.1".to_owned(), port, security: Security::None };

@@ -24,9 +24,10 @@ use uuid::Uuid;
 use crate::api::{self, Api, ApiOptions, CheckLimits};
 use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
+use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
-use crate::smtp::{Connector, ConnectorError, ConnectorOptions};
+use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
 use crate::store::{Store, StoreError};
 use crate::vault::Vault;
 
@@ -53,6 +54,8 @@ pub struct AppOptions {
     pub egress_ports: Vec<String>,
     /// Hosts to which a password may be sent in plain text.
     pub plaintext_auth_hosts: Vec<String>,
+    /// What mail servers always get of time: those of the RFC, but in tests.
+    pub smtp_floors: Floors,
     /// Smallest retry interval that a site may set.
     pub retry_floor: Duration,
     /// Largest letter in bytes after MIME encoding.
@@ -122,6 +125,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         egress_allow,
         egress_ports,
         plaintext_auth_hosts,
+        smtp_floors,
         retry_floor,
         max_letter_bytes,
         check_limits,
@@ -136,6 +140,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         plaintext_auth_hosts,
         helo_name: helo_name(),
         clock: store.clock().clone(),
+        floors: smtp_floors,
     })?);
 
     let pulse = Pulse::new();
@@ -177,7 +182,8 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     // The pulse outlives delivery: leases count as long as it beats.
     let pulse_stop = CancellationToken::new();
     let working = async {
-        let delivering = delivery::run(store.for_delivery(), connector, &pulse, &shutdown);
+        let delivering =
+            delivery::run(store.for_delivery(), connector, Backoff::of_floor(retry_floor), &pulse, &shutdown);
         let hard = shutdown.hard();
         let serving = hard.run_until_cancelled(serve);
         let ((), served) = tokio::join!(delivering, serving);

@@ -8,6 +8,7 @@ use crate::api::CheckLimits;
 use crate::app::{self, AppOptions};
 use crate::config::{Config, ServeOptions};
 use crate::shutdown::Shutdown;
+use crate::smtp::Floors;
 use crate::telemetry;
 
 /// Serves until SIGTERM or SIGINT.
@@ -39,6 +40,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         egress_allow,
         egress_ports,
         plaintext_auth_hosts,
+        smtp_floors: Floors::default(),
         retry_floor,
         max_letter_bytes,
         check_limits: CheckLimits::default(),

@@ -3,131 +3,39 @@
 use std::pin::pin;
 use std::time::Duration;
 
+use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
-use uuid::Uuid;
 
+use super::connection::Connection;
 use super::history::{self, Span};
 use super::record::Record;
-use super::{Context, checks};
-use crate::domain::account::Account;
-use crate::domain::address::Address;
-use crate::domain::log::{Chunk, Entry, LogId};
+use super::sender::Sender;
+use super::trouble;
+use super::turnstile::Turnstile;
+use super::{Context, rules};
+use crate::domain::address::{Address, AddressError};
+use crate::domain::log::{Chunk, LogId};
 use crate::domain::message::{Policy, RecipientState};
 use crate::domain::outcome::{Again, Class, RecipientResult, Scope, Step, Verdict};
 use crate::domain::reply::Reply;
-use crate::domain::settings::StoredSettings;
-use crate::smtp::{Letter, Session, Target, Transcript};
+use crate::smtp::{Failure, Letter, Transcript};
+use crate::store::parking::{SEVERAL, Trouble};
 use crate::store::queue::{Claim, Lane};
-use crate::store::{Store, StoreError, accounts, passwords, settings};
 
 /// A running attempt shows its transcript at least so often (DESIGN 7).
 const FLUSH: Duration = Duration::from_millis(100);
 
-/// All that sending through an account takes, as it was when it was read.
-pub(super) struct Sender {
-    account: Account,
-    target: Target,
-    settings: StoredSettings,
-}
-
-impl Sender {
-    /// Reads account, password and settings.
-    pub(super) async fn load(store: &Store, lane: &Lane) -> Result<Self, StoreError> {
-        let Lane { site, account } = lane;
-        let account =
-            accounts::find(store, site, *account).await?.ok_or(StoreError::Corrupt("account of a letter"))?;
-        let auth = passwords::open(store, site, account.id)
-            .await?
-            .ok_or(StoreError::Corrupt("account of a letter"))?;
-        let settings = settings::find(store, site).await?.ok_or(StoreError::Corrupt("settings of a site"))?;
-        let target = Target { server: account.profile.server.clone(), auth };
-        Ok(Self { account, target, settings: settings.stored })
-    }
-
-    /// What of the transcript is to be stored now; `None` where there is nothing.
-    fn entries(&self, transcript: &Transcript) -> Option<Vec<Entry>> {
-        let entries = transcript.take();
-        (self.settings.save_logs() && !entries.is_empty()).then_some(entries)
-    }
-}
-
-/// The session of a worker, kept from letter to letter.
-#[derive(Default)]
-pub(super) struct Connection {
-    /// Names the session in transcripts.
-    id: Uuid,
-    /// The session and the version of the account it was opened for.
-    open: Option<(Session, i64)>,
-}
-
-impl Connection {
-    /// Lets go of a session that is not fit for the next letter of this account.
-    async fn prepare(&mut self, sender: &Sender) {
-        if let Some((session, version)) = &mut self.open
-            && *version == sender.account.version
-            && !session.is_stale()
-        {
-            return;
-        }
-        self.close().await;
-        self.id = Uuid::now_v7();
-    }
-
-    /// Opens a session if none is open.
-    async fn open(
-        &mut self,
-        context: &Context,
-        sender: &Sender,
-        transcript: &Transcript,
-    ) -> Result<&mut Session, RecipientResult> {
-        if self.open.is_none() {
-            let timeout = sender.settings.connection_timeout();
-            let opened = Session::open(&context.connector, &sender.target, timeout, transcript).await;
-            checks::note(&context.store, &sender.account, opened.as_ref()).await;
-            let session = opened.map_err(|failure| RecipientResult {
-                class: Class::Retry,
-                step: failure.step,
-                reply: failure.reply,
-            })?;
-            self.open = Some((session, sender.account.version));
-        }
-        match &mut self.open {
-            Some((session, _)) => Ok(session),
-            None => Err(unreached("no session")),
-        }
-    }
-
-    async fn deliver(
-        &mut self,
-        context: &Context,
-        sender: &Sender,
-        letter: &Letter<'_>,
-        transcript: &Transcript,
-    ) -> Vec<RecipientResult> {
-        let mut reused = self.open.is_some();
-        loop {
-            let session = match self.open(context, sender, transcript).await {
-                Ok(session) => session,
-                Err(result) => return vec![result; letter.recipients.len()],
-            };
-            let results = session.deliver(letter, transcript).await;
-            if !(reused && session.lost_while_idle()) {
-                return results;
-            }
-            // The server gave up the idle session: at once on a new one, no attempt counted (CASES 26).
-            self.open = None;
-            reused = false;
-        }
-    }
-
-    /// Ends the session, politely where its state is known.
-    pub(super) async fn close(&mut self) {
-        if let Some((session, _)) = self.open.take()
-            && session.is_usable()
-        {
-            session.quit().await;
-        }
-    }
+/// What an attempt means for the letters behind it.
+pub(super) enum Then {
+    /// The next one; so many transactions may follow at once.
+    GoOn {
+        /// Those.
+        left: u32,
+    },
+    /// No slot is free now: they wait. The letter itself was not tried, or not for everybody.
+    Wait(Option<Claim>),
+    /// The account is at fault.
+    Trouble(Trouble),
 }
 
 /// Makes an attempt and hands its outcome to the recorder.
@@ -138,11 +46,11 @@ pub(super) async fn run(
     claim: Claim,
     body: &[u8],
     connection: &mut Connection,
-) {
+) -> Then {
     connection.prepare(sender).await;
     let clock = context.store.clock();
     let transcript = Transcript::new(sender.settings.log_level(), clock.clone());
-    let (session, message, attempt) = (connection.id, claim.message, claim.attempt);
+    let (session, message, attempt) = (connection.id(), claim.message, claim.attempt);
     let chunk = |entries| Chunk {
         site: lane.site.clone(),
         log: LogId::send(sender.account.profile.ownership.origin, lane.account),
@@ -151,15 +59,19 @@ pub(super) async fn run(
         entries,
     };
     let start = clock.now();
-    let results = {
-        let mut sending = pin!(send(context, sender, &claim, body, connection, &transcript));
+    let numbers = due(&claim, start);
+    let (pace, settings) = (sender.pace(), &sender.settings);
+    let (parts, on_uncertain) = (settings.send_in_parts(), settings.on_uncertain());
+    let turnstile = Turnstile::new(context, lane, &claim, pace, parts, on_uncertain, &numbers);
+    let brought = {
+        let mut sending = pin!(send(context, sender, &claim, &turnstile, body, connection, &transcript));
         let mut flushes = interval(FLUSH);
         flushes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         flushes.reset();
         loop {
             tokio::select! {
                 biased;
-                results = &mut sending => break results,
+                brought = &mut sending => break brought,
                 _ = flushes.tick() => {
                     // Never waits: with no room in the channel the entries stay until the next time.
                     if let Ok(permit) = context.records.try_reserve()
@@ -174,40 +86,64 @@ pub(super) async fn run(
     };
     let span = Span { start, end: clock.now() };
     let chunk = sender.entries(&transcript).map(chunk);
+    let (closed, left) = (turnstile.is_closed(), turnstile.left());
+    let Brought { verdicts, trouble } = brought;
+    if verdicts.iter().all(|verdict| verdict.result.class == Class::Untried) {
+        if chunk.is_some() {
+            context.record(lane, None, chunk).await;
+        }
+        return Then::Wait(Some(claim));
+    }
     let intervals = sender.settings.retry_intervals();
     let policy = Policy {
         retry_intervals: &intervals,
-        on_uncertain: sender.settings.on_uncertain(),
+        on_uncertain,
         expire_time: claim.expire_time,
         jitter: rand::random(),
     };
-    let pending = claim
-        .recipients
-        .iter()
-        .enumerate()
-        .filter(|(_, r)| r.state == RecipientState::Pending)
-        .map(|(n, _)| n);
-    let verdict = |result| Verdict { result, scope: Scope::Recipient, again: Again::ByInterval };
-    let verdicts = pending.zip(results.into_iter().map(verdict)).collect();
+    let verdicts = numbers.iter().copied().zip(verdicts).collect();
     let outcome = history::of_attempt(claim, verdicts, span, &policy);
     context.record(lane, Some(outcome), chunk).await;
+    match trouble {
+        Some(trouble) => Then::Trouble(trouble),
+        None if closed => Then::Wait(None),
+        None => Then::GoOn { left },
+    }
 }
 
-/// Sends to the recipients that are pending; one result for each.
+/// The recipients that are due, by their numbers. The letter is due with the first of them.
+fn due(claim: &Claim, now: OffsetDateTime) -> Vec<usize> {
+    let latest = now.max(claim.due);
+    let pending = claim.recipients.iter().enumerate().filter(|(_, r)| r.state == RecipientState::Pending);
+    pending.filter(|(_, r)| r.due.is_none_or(|due| due <= latest)).map(|(number, _)| number).collect()
+}
+
+/// What an attempt brought: a verdict for each recipient it was for, and what is wrong with the account.
+struct Brought {
+    verdicts: Vec<Verdict>,
+    trouble: Option<Trouble>,
+}
+
+/// Sends to the recipients that are due.
 async fn send(
     context: &Context,
     sender: &Sender,
     claim: &Claim,
+    turnstile: &Turnstile<'_>,
     body: &[u8],
     connection: &mut Connection,
     transcript: &Transcript,
-) -> Vec<RecipientResult> {
-    let pending = claim.recipients.iter().filter(|r| r.state == RecipientState::Pending);
-    let recipients: Result<Vec<Address>, _> = pending.map(|r| Address::parse(&r.address)).collect();
-    let envelope = Address::parse(&claim.envelope_sender).and_then(|from| Ok((from, recipients?)));
+) -> Brought {
+    let numbers = turnstile.numbers();
+    let envelope = Address::parse(&claim.envelope_sender).and_then(|from| {
+        let addresses = numbers.iter().filter_map(|number| claim.recipients.get(*number));
+        let recipients: Result<Vec<_>, AddressError> =
+            addresses.map(|recipient| Address::parse(&recipient.address)).collect();
+        Ok((from, recipients?))
+    });
     let (from, recipients) = match envelope {
         Ok(envelope) => envelope,
-        Err(error) => return vec![unreached(&error.to_string()); claim.recipients.len()],
+        Err(error) => return unreadable(numbers.len(), &error),
     };
     let letter = Letter {
         sender: &from,
@@ -217,10 +153,42 @@ async fn send(
         utf8_headers: claim.utf8_headers,
         is_private: claim.is_own,
     };
-    connection.deliver(context, sender, &letter, transcript).await
+    match connection.deliver(context, sender, turnstile, &letter, transcript).await {
+        Ok(results) => judged(results),
+        Err(failure) => not_opened(&failure, sender, numbers.len()),
+    }
 }
 
-/// The result of something that the types do not rule out although it does not happen.
-fn unreached(what: &str) -> RecipientResult {
-    RecipientResult { class: Class::Retry, step: Step::Envelope, reply: Reply::absent(what) }
+/// The results of a session, as the rules see them.
+fn judged(results: Vec<RecipientResult>) -> Brought {
+    let trouble = results.iter().filter(|r| matches!(r.class, Class::Retry | Class::Refused)).find_map(|r| {
+        let reason = rules::parking(r.step, &r.reply)?;
+        Some(Trouble { reason, error: r.reply.to_string(), lasting: true })
+    });
+    Brought { verdicts: results.into_iter().map(rules::judge).collect(), trouble }
+}
+
+/// No session could be opened: the account is at fault. The first times it counts as a try of the letter, since it may be
+/// the network's mood; then the account is parked, and its letters wait.
+fn not_opened(failure: &Failure, sender: &Sender, recipients: usize) -> Brought {
+    let trouble = trouble::of_failure(failure);
+    let account = &sender.account;
+    let parks = trouble.lasting || account.parking.is_some() || account.failures + 1 >= SEVERAL;
+    let verdict = Verdict {
+        result: RecipientResult { class: Class::Retry, step: failure.step, reply: failure.reply.clone() },
+        scope: Scope::Account,
+        again: if parks { Again::Uncounted(Duration::ZERO) } else { Again::ByInterval },
+    };
+    Brought { verdicts: vec![verdict; recipients], trouble: Some(trouble) }
+}
+
+/// An envelope in the store that does not parse, which the types do not rule out although it does not happen.
+fn unreadable(recipients: usize, error: &AddressError) -> Brought {
+    let result = RecipientResult {
+        class: Class::Refused,
+        step: Step::Envelope,
+        reply: Reply::absent(error.to_string()),
+    };
+    let verdict = Verdict { result, scope: Scope::Message, again: Again::ByInterval };
+    Brought { verdicts: vec![verdict; recipients], trouble: None }
 }

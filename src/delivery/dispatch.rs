@@ -4,37 +4,49 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use super::Context;
+use super::crew::Signals;
 use super::leases::Review;
-use super::worker::{self, Worker};
-use crate::store::queue::{self, Lane};
+use super::waiting::Waiting;
+use super::worker::{self, End, Worker};
+use crate::domain::limits::MAX_CONNECTIONS;
+use crate::store::queue::{self, DueLane, Lane};
 
 /// Time between two looks at the table, which tells of retries, of letters of other replicas and of freed leases.
 const POLL: Duration = Duration::from_secs(1);
-/// Sessions of one account at once.
-const MAX_WORKERS_PER_LANE: usize = 5;
 /// Sessions of this process at once.
 const MAX_WORKERS: usize = 256;
+/// Sessions of one site at once: whatever its servers do, other sites have the rest.
+const MAX_WORKERS_PER_SITE: usize = MAX_WORKERS / 2;
+/// Second and further sessions of an account are opened only while fewer than this are open.
+const HELP_BELOW: usize = MAX_WORKERS * 3 / 4;
 /// Calls for help that may wait; a worker that finds no room goes on alone and calls again at its next full batch.
 const CALLS: usize = 64;
+/// An account that is parked, or all of whose sessions are held, by other replicas perhaps, is left alone for so long.
+const LEFT_ALONE: Duration = Duration::from_secs(1);
 
 /// The running workers of one account.
+#[derive(Default)]
 struct Crew {
     workers: usize,
-    due: Arc<Notify>,
+    signals: Arc<Signals>,
 }
 
 struct Dispatcher {
     context: Arc<Context>,
     stop: CancellationToken,
     crews: HashMap<Lane, Crew>,
-    running: JoinSet<Lane>,
+    running: JoinSet<(Lane, End)>,
     calls: mpsc::Sender<Lane>,
+    waiting: Waiting,
+    crowded: watch::Sender<bool>,
+    /// Accounts all of whose sessions are held or that are parked, and since when that is known.
+    left_alone: HashMap<Lane, Instant>,
     review: Review,
 }
 
@@ -47,6 +59,9 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         crews: HashMap::new(),
         running: JoinSet::new(),
         calls,
+        waiting: Waiting::default(),
+        crowded: watch::Sender::new(false),
+        left_alone: HashMap::new(),
         review: Review::new(),
     };
     let mut polls = interval(POLL);
@@ -54,15 +69,16 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
-            lanes = context.store.changes().next_due() => {
-                for lane in lanes {
-                    dispatcher.wake(lane);
+            due = context.store.changes().next_due() => {
+                for (lane, other_mail) in due {
+                    dispatcher.wake(DueLane { lane, other_mail });
                 }
             }
             Some(lane) = called.recv() => dispatcher.reinforce(lane),
             Some(ended) = dispatcher.running.join_next() => dispatcher.leave(ended),
             _ = polls.tick() => dispatcher.poll().await,
         }
+        dispatcher.fill();
     }
     while let Some(ended) = dispatcher.running.join_next().await {
         dispatcher.leave(ended);
@@ -71,57 +87,85 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
 
 impl Dispatcher {
     async fn poll(&mut self) {
+        self.left_alone.retain(|_, since| since.elapsed() < LEFT_ALONE);
         self.review.look(&self.context).await;
         match queue::due_lanes(&self.context.store).await {
-            Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due.lane)),
+            Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due)),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "due mail cannot be looked for");
             }
         }
     }
 
-    /// Wakes an idle worker of the account, or starts its first one.
-    fn wake(&mut self, lane: Lane) {
+    /// Wakes an idle worker of the account, or has it wait for its first one. Other mail that nobody is free for gets a
+    /// worker of its own.
+    fn wake(&mut self, due: DueLane) {
+        let DueLane { lane, other_mail } = due;
         match self.crews.get(&lane) {
-            Some(crew) => crew.due.notify_one(),
-            None => self.start(lane),
+            Some(crew) => {
+                if !crew.signals.tell(other_mail) && other_mail {
+                    self.reinforce(lane);
+                }
+            }
+            None if self.left_alone.contains_key(&lane) => {}
+            None => self.waiting.add(lane),
         }
     }
 
-    /// Starts another worker for an account whose worker found more than it can do at once.
+    /// Starts another worker for an account whose workers have more than they can do at once, if there is room.
     fn reinforce(&mut self, lane: Lane) {
         let workers = self.crews.get(&lane).map_or(0, |crew| crew.workers);
-        if workers < MAX_WORKERS_PER_LANE {
+        let is_room = self.running.len() < HELP_BELOW
+            && self.waiting.is_empty()
+            && self.waiting.working(&lane.site) < MAX_WORKERS_PER_SITE
+            && workers < usize::try_from(MAX_CONNECTIONS).unwrap_or(usize::MAX)
+            && !self.left_alone.contains_key(&lane);
+        if is_room {
+            self.waiting.begins(&lane.site);
             self.start(lane);
         }
     }
 
-    fn start(&mut self, lane: Lane) {
-        if self.running.len() >= MAX_WORKERS {
-            // The next poll tries again.
-            return;
+    /// Gives those who wait a worker, as far as there is room.
+    fn fill(&mut self) {
+        while self.running.len() < MAX_WORKERS
+            && let Some(lane) = self.waiting.next(MAX_WORKERS_PER_SITE)
+        {
+            self.start(lane);
         }
-        let crew = self.crews.entry(lane.clone()).or_insert_with(|| Crew { workers: 0, due: Arc::default() });
+        self.crowded.send_if_modified(|crowded| {
+            let is_crowded = !self.waiting.is_empty();
+            std::mem::replace(crowded, is_crowded) != is_crowded
+        });
+    }
+
+    fn start(&mut self, lane: Lane) {
+        let crew = self.crews.entry(lane.clone()).or_default();
         crew.workers += 1;
         let worker = Worker {
             context: Arc::clone(&self.context),
             lane,
-            due: Arc::clone(&crew.due),
+            signals: Arc::clone(&crew.signals),
             calls: self.calls.clone(),
+            crowded: self.crowded.subscribe(),
             stop: self.stop.clone(),
         };
         self.running.spawn(worker::supervise(worker));
     }
 
-    fn leave(&mut self, ended: Result<Lane, tokio::task::JoinError>) {
-        let lane = match ended {
-            Ok(lane) => lane,
+    fn leave(&mut self, ended: Result<(Lane, End), JoinError>) {
+        let (lane, end) = match ended {
+            Ok(ended) => ended,
             Err(error) => {
                 // Supervision itself does not panic; if it did, the crew stays counted too high rather than be lost.
                 tracing::error!(%error, "a supervisor failed");
                 return;
             }
         };
+        self.waiting.ends(&lane.site);
+        if end != End::Done {
+            self.left_alone.insert(lane.clone(), Instant::now());
+        }
         if let Some(crew) = self.crews.get_mut(&lane) {
             crew.workers -= 1;
             if crew.workers == 0 {

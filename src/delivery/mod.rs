@@ -6,11 +6,18 @@
 
 mod attempt;
 mod checks;
+mod connection;
+mod crew;
 mod dispatch;
 mod history;
 mod leases;
 mod record;
 mod replica;
+mod rules;
+mod sender;
+mod trouble;
+mod turnstile;
+mod waiting;
 mod worker;
 
 use std::collections::VecDeque;
@@ -25,6 +32,7 @@ use self::leases::Leases;
 use self::record::Record;
 pub use self::replica::Pulse;
 use crate::domain::log::Chunk;
+use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
 use crate::smtp::Connector;
 use crate::store::Store;
@@ -40,18 +48,32 @@ struct Context {
     replica: Uuid,
     records: mpsc::Sender<Record>,
     leases: Arc<Leases>,
+    backoff: Backoff,
 }
 
 /// Runs delivery until the soft stop: then nothing is claimed any more, letters under way are finished, others handed
 /// back, and what was learnt is recorded. At the hard stop everything is dropped; leases make it good.
 ///
 /// `pulse` is the heartbeat under which this replica holds its leases; it must beat on until this returns.
-pub async fn run(store: Store, connector: Arc<Connector>, pulse: &Pulse, shutdown: &Shutdown) {
+/// `backoff` tells how often parked accounts are probed.
+pub async fn run(
+    store: Store,
+    connector: Arc<Connector>,
+    backoff: Backoff,
+    pulse: &Pulse,
+    shutdown: &Shutdown,
+) {
     let (records, inbox) = mpsc::channel(RECORDS_IN_FLIGHT);
     let leases = Arc::<Leases>::default();
     let replica = pulse.replica();
-    let context =
-        Arc::new(Context { store: store.clone(), connector, replica, records, leases: Arc::clone(&leases) });
+    let context = Arc::new(Context {
+        store: store.clone(),
+        connector,
+        replica,
+        records,
+        leases: Arc::clone(&leases),
+        backoff,
+    });
     let tasks = TaskTracker::new();
     let recorder = tasks.spawn(record::run(store, leases, inbox));
     let (stop, mut heard) = (shutdown.soft(), pulse.writable());

@@ -4,13 +4,18 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
-use super::attempt::{self, Connection, Sender};
+use super::attempt::{self, Then};
+use super::connection::Connection;
+use super::crew::Signals;
+use super::sender::Sender;
 use super::{Context, history};
 use crate::store::queue::{self, Claim, Lane, Wanted};
+use crate::store::{connections, parking};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
 const BATCH: u32 = 16;
@@ -23,123 +28,285 @@ const AFTER_TROUBLE: Duration = Duration::from_secs(5);
 pub(super) struct Worker {
     pub(super) context: Arc<Context>,
     pub(super) lane: Lane,
-    /// Mail of this account became due.
-    pub(super) due: Arc<Notify>,
+    pub(super) signals: Arc<Signals>,
     /// Where to call for another worker.
     pub(super) calls: mpsc::Sender<Lane>,
+    /// Whether other accounts wait for a worker: then nobody lingers.
+    pub(super) crowded: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
+}
+
+/// How a worker ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// There was nothing more to do, or it was time to stop.
+    Done,
+    /// All sessions that the account may have are held.
+    NoConnection,
+    /// The account is parked, and it is not yet time for a probe.
+    Parked,
 }
 
 /// The claims a worker has in hand, the one it works on in front.
 type InHand = Arc<Mutex<VecDeque<Claim>>>;
 
+/// Whether a worker goes on after the claims in hand.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// So many letters may be claimed.
+    Claim(u32),
+    /// No: the account is at fault, or cannot be read.
+    End,
+}
+
 /// Runs a worker to its end. If it panics, the letter at which it did is counted and set aside for a while, and its
 /// other letters are handed back.
-pub(super) async fn supervise(worker: Worker) -> Lane {
+pub(super) async fn supervise(worker: Worker) -> (Lane, End) {
     let (context, lane) = (Arc::clone(&worker.context), worker.lane.clone());
-    let in_hand = InHand::default();
-    let running = tokio::spawn(worker.run(Arc::clone(&in_hand)));
-    if let Err(error) = running.await {
-        tracing::error!(%error, site = %lane.site, account = lane.account, "a worker failed");
-        let mut claims = std::mem::take(&mut *lock(&in_hand));
-        if let Some(claim) = claims.pop_front() {
-            let outcome = history::after_panic(claim, context.store.clock().now());
-            context.record(&lane, Some(outcome), None).await;
+    let (in_hand, holder) = (InHand::default(), Uuid::now_v7());
+    let running = tokio::spawn(worker.run(Arc::clone(&in_hand), holder));
+    let end = match running.await {
+        Ok(end) => end,
+        Err(error) => {
+            tracing::error!(%error, site = %lane.site, account = lane.account, "a worker failed");
+            let mut claims = std::mem::take(&mut *lock(&in_hand));
+            if let Some(claim) = claims.pop_front() {
+                let outcome = history::after_panic(claim, context.store.clock().now());
+                context.record(&lane, Some(outcome), None).await;
+            }
+            context.hand_back(&lane, claims, AFTER_TROUBLE).await;
+            End::Done
         }
-        context.hand_back(&lane, claims, AFTER_TROUBLE).await;
+    };
+    if end != End::NoConnection
+        && let Err(error) = connections::release(&context.store, &lane, holder).await
+    {
+        // It counts as held until this replica ends; others have the rest.
+        tracing::warn!(error = &error as &dyn std::error::Error, "a session's slot cannot be given back");
     }
-    lane
+    (lane, end)
 }
 
 impl Worker {
-    async fn run(self, in_hand: InHand) {
+    async fn run(mut self, in_hand: InHand, holder: Uuid) -> End {
+        let Some(mut sender) = self.load().await else { return End::Done };
+        let Context { store, replica, .. } = &*self.context;
+        let slot = match connections::take(store, &self.lane, *replica, holder, sender.max_connections())
+            .await
+        {
+            Ok(Some(slot)) => slot,
+            Ok(None) => return End::NoConnection,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a session's slot cannot be taken");
+                return End::Done;
+            }
+        };
         let mut connection = Connection::default();
-        while let Some(claims) = self.claim().await {
+        let mut limit = if sender.pace().is_free() { BATCH } else { 1 };
+        let mut is_fresh = true;
+        while let Some(claims) = self.claim(&sender, limit).await {
             if claims.is_empty() {
-                let woken = self.stop.run_until_cancelled(self.due.notified());
-                match timeout(LINGER, woken).await {
-                    Ok(Some(())) => continue,
-                    Ok(None) | Err(_) => break,
+                if sender.account.parking.is_some() || !self.linger().await {
+                    break;
+                }
+                is_fresh = false;
+                continue;
+            }
+            if !is_fresh {
+                match self.load().await {
+                    Some(loaded) => sender = loaded,
+                    None => {
+                        self.context.hand_back(&self.lane, claims.into(), AFTER_TROUBLE).await;
+                        break;
+                    }
                 }
             }
-            if claims.len() == usize::try_from(BATCH).unwrap_or(usize::MAX) {
-                // No room means that the dispatcher is busy; the next full batch calls again.
-                let _ = self.calls.try_send(self.lane.clone());
+            is_fresh = false;
+            if i64::from(slot) > i64::from(sender.max_connections()) {
+                // The account may have fewer sessions than when this one began.
+                self.context.hand_back(&self.lane, claims.into(), Duration::ZERO).await;
+                break;
             }
+            let is_backlog = claims.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
             *lock(&in_hand) = claims.into();
-            self.work(&in_hand, &mut connection).await;
+            match self.work(&in_hand, &mut sender, &mut connection, is_backlog).await {
+                Next::Claim(next) => limit = next.clamp(1, BATCH),
+                Next::End => break,
+            }
         }
         connection.close().await;
+        if sender.account.parking.is_some() { End::Parked } else { End::Done }
     }
 
-    /// The next letters; `None` when it is time to stop.
-    async fn claim(&self) -> Option<Vec<Claim>> {
+    /// Reads what sending takes; `None` where it cannot be read or the account is gone.
+    async fn load(&self) -> Option<Sender> {
+        match Sender::load(&self.context.store, &self.lane).await {
+            Ok(sender) => sender,
+            Err(error) => {
+                let (site, account) = (&self.lane.site, self.lane.account);
+                tracing::error!(error = &error as &dyn std::error::Error, %site, account, "an account cannot be read");
+                None
+            }
+        }
+    }
+
+    /// Waits a while for mail; whether there may be some.
+    async fn linger(&mut self) -> bool {
+        let woken = async {
+            tokio::select! {
+                () = self.stop.cancelled() => false,
+                _ = self.crowded.wait_for(|crowded| *crowded) => false,
+                () = self.signals.idle() => true,
+            }
+        };
+        timeout(LINGER, woken).await.unwrap_or(false)
+    }
+
+    /// The next letters; `None` when it is time to stop. Of a parked account one, as a probe, when its time has come.
+    async fn claim(&self, sender: &Sender, limit: u32) -> Option<Vec<Claim>> {
         if self.stop.is_cancelled() {
             return None;
         }
-        let Context { store, replica, .. } = &*self.context;
-        match queue::claim(store, &self.lane, *replica, Wanted::Any, BATCH).await {
+        let Context { store, backoff, .. } = &*self.context;
+        if sender.account.parking.is_none() {
+            return self.claim_wanted(Wanted::Any, limit).await;
+        }
+        match parking::begin_probe(store, &self.lane, *backoff).await {
+            Ok(true) => self.claim_wanted(Wanted::Probe, 1).await,
+            Ok(false) => None,
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a parked account cannot be probed");
+                None
+            }
+        }
+    }
+
+    async fn claim_wanted(&self, wanted: Wanted, limit: u32) -> Option<Vec<Claim>> {
+        let Context { store, replica, leases, .. } = &*self.context;
+        match queue::claim(store, &self.lane, *replica, wanted, limit).await {
             Ok(claims) => {
-                self.context.leases.took(&claims);
+                leases.took(&claims);
                 Some(claims)
             }
             Err(error) => {
-                self.context.leases.doubt();
+                leases.doubt();
                 tracing::warn!(error = &error as &dyn std::error::Error, "mail cannot be claimed");
                 None
             }
         }
     }
 
-    /// Sends the claims in hand. At a stop, or when the account cannot be read, hands them back.
-    async fn work(&self, in_hand: &InHand, connection: &mut Connection) {
-        let sender = match Sender::load(&self.context.store, &self.lane).await {
-            Ok(sender) => sender,
-            Err(error) => {
-                let (site, account) = (&self.lane.site, self.lane.account);
-                tracing::error!(error = &error as &dyn std::error::Error, %site, account, "an account cannot be read");
-                let claims = std::mem::take(&mut *lock(in_hand));
-                return self.context.hand_back(&self.lane, claims, AFTER_TROUBLE).await;
-            }
-        };
-        while let Some(claim) = front(in_hand) {
+    /// Sends the claims in hand. At a stop, or when the account is at fault or out of slots, hands them back.
+    async fn work(
+        &self,
+        in_hand: &InHand,
+        sender: &mut Sender,
+        connection: &mut Connection,
+        mut is_backlog: bool,
+    ) -> Next {
+        let mut left = u32::MAX;
+        while let Some(claim) = self.front(in_hand, left).await {
             if self.stop.is_cancelled() {
-                let claims = std::mem::take(&mut *lock(in_hand));
-                return self.context.hand_back(&self.lane, claims, Duration::ZERO).await;
+                self.hand_back_all(in_hand, Duration::ZERO).await;
+                return Next::End;
             }
-            let Context { store, replica, .. } = &*self.context;
-            match queue::body(store, &self.lane.site, *replica, claim.message, claim.attempt).await {
-                // Deleted since it was claimed, its place in the queue with it.
-                Ok(None) => self.context.leases.let_go([claim.message]),
-                Ok(Some(body)) => {
-                    let claim = Claim { cancelled: claim.cancelled || body.cancelled, ..claim };
-                    match history::settled(claim, store.clock().now()) {
-                        Ok(claim) => {
-                            attempt::run(
-                                &self.context,
-                                &self.lane,
-                                &sender,
-                                claim,
-                                &body.content,
-                                connection,
-                            )
-                            .await;
-                        }
-                        Err(outcome) => self.context.record(&self.lane, Some(outcome), None).await,
+            let then = self.send(sender, claim, connection).await;
+            lock(in_hand).pop_front();
+            match then {
+                Then::GoOn { left: more } => left = more,
+                Then::Wait(untried) => {
+                    lock(in_hand).extend(untried);
+                    self.hand_back_all(in_hand, Duration::ZERO).await;
+                    return Next::Claim(1);
+                }
+                Then::Trouble(trouble) => {
+                    let Context { store, backoff, .. } = &*self.context;
+                    let noted = parking::note(store, &self.lane, &trouble, *backoff, rand::random()).await;
+                    if let Err(error) = noted {
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "an account cannot be parked"
+                        );
+                    }
+                    self.hand_back_all(in_hand, Duration::ZERO).await;
+                    return Next::End;
+                }
+            }
+            if sender.is_in_trouble() && connection.is_open() {
+                self.end_trouble(sender).await;
+            }
+            if is_backlog && connection.is_open() {
+                is_backlog = false;
+                // Only now that a session is open: nobody else needs to find out whether the server is there. No room
+                // means that the dispatcher is busy; the next full batch calls again.
+                let _ = self.calls.try_send(self.lane.clone());
+            }
+        }
+        Next::Claim(left)
+    }
+
+    /// Sends one letter.
+    async fn send(&self, sender: &Sender, claim: Claim, connection: &mut Connection) -> Then {
+        let Context { store, replica, .. } = &*self.context;
+        let go_on = Then::GoOn { left: u32::MAX };
+        match queue::body(store, &self.lane.site, *replica, claim.message, claim.attempt).await {
+            Ok(Some(body)) => {
+                let claim = Claim { cancelled: claim.cancelled || body.cancelled, ..claim };
+                match history::settled(claim, store.clock().now()) {
+                    Ok(claim) => {
+                        attempt::run(&self.context, &self.lane, sender, claim, &body.content, connection)
+                            .await
+                    }
+                    Err(outcome) => {
+                        self.context.record(&self.lane, Some(outcome), None).await;
+                        go_on
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "a letter cannot be read");
-                    self.context.hand_back(&self.lane, [claim].into(), AFTER_TROUBLE).await;
-                }
             }
-            lock(in_hand).pop_front();
+            // Deleted since it was claimed, its place in the queue with it.
+            Ok(None) => {
+                self.context.leases.let_go([claim.message]);
+                go_on
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "a letter cannot be read");
+                self.context.hand_back(&self.lane, [claim].into(), AFTER_TROUBLE).await;
+                go_on
+            }
         }
     }
-}
 
-fn front(in_hand: &InHand) -> Option<Claim> {
-    lock(in_hand).front().cloned()
+    /// The account works: it is no longer parked.
+    async fn end_trouble(&self, sender: &mut Sender) {
+        match parking::end(&self.context.store, &self.lane).await {
+            Ok(()) => {
+                sender.account.parking = None;
+                sender.account.failures = 0;
+            }
+            Err(error) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be resumed");
+            }
+        }
+    }
+
+    /// The letter to send next. Other mail overtakes the mailings in hand.
+    async fn front(&self, in_hand: &InHand, left: u32) -> Option<Claim> {
+        let claim = lock(in_hand).front().cloned()?;
+        if !(claim.mailing && self.signals.take_other_mail()) {
+            return Some(claim);
+        }
+        let others = self.claim_wanted(Wanted::OtherMail, left.clamp(1, BATCH)).await.unwrap_or_default();
+        let mut in_hand = lock(in_hand);
+        for other in others.into_iter().rev() {
+            in_hand.push_front(other);
+        }
+        in_hand.front().cloned()
+    }
+
+    async fn hand_back_all(&self, in_hand: &InHand, wait: Duration) {
+        let claims = std::mem::take(&mut *lock(in_hand));
+        self.context.hand_back(&self.lane, claims, wait).await;
+    }
 }
 
 /// The list is whole after every statement, so a panic does not spoil it.

@@ -193,6 +193,8 @@ pub struct Account {
     pub check: Check,
     /// Set while it is parked.
     pub parking: Option<Parking>,
+    /// Sessions in a row that could not be opened for now.
+    pub failures: i32,
     /// Grows with every change of the profile or the password.
     pub version: i64,
     /// When it was created.

@@ -10,6 +10,7 @@ pub mod limits;
 pub mod log;
 pub mod message;
 pub mod outcome;
+pub mod pace;
 pub mod parking;
 pub mod providers;
 pub mod reply;

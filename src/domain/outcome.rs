@@ -46,8 +46,8 @@ pub enum Class {
     Untried,
 }
 
-/// How far a result reaches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+/// How far a result reaches; the wider one is the greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Scope {
     /// The recipient alone.

@@ -95,7 +95,7 @@ pub async fn run(
     let mut progress = Progress::new();
     let mut capabilities = Vec::new();
     let whole = MAX_CHECK.min(timeout.saturating_mul(TIMEOUTS));
-    let deadlines = Deadlines::new(timeout);
+    let deadlines = Deadlines::new(timeout, connector.floors);
     let climb = Climb { connector, target, own_address, test_letter, log: transcript }.run(
         deadlines,
         &mut progress,

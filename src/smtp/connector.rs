@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rustls::ClientConfig;
 
 use super::connector_error::ConnectorError;
+use super::deadlines::Floors;
 use super::egress::Policy;
 use crate::domain::account::{Auth, Server};
 use crate::domain::clock::Clock;
@@ -35,6 +36,8 @@ pub struct ConnectorOptions {
     pub helo_name: String,
     /// The process's clock.
     pub clock: Clock,
+    /// What servers always get of time.
+    pub floors: Floors,
 }
 
 /// Opens sessions. One per process, shared in an `Arc`.
@@ -45,6 +48,7 @@ pub struct Connector {
     pub(super) helo_name: String,
     plaintext_auth_hosts: Vec<String>,
     clock: Clock,
+    pub(super) floors: Floors,
 }
 
 impl Connector {
@@ -53,7 +57,7 @@ impl Connector {
     /// # Errors
     /// What cannot be used.
     pub fn new(options: ConnectorOptions) -> Result<Self, ConnectorError> {
-        let ConnectorOptions { ca_file, egress, plaintext_auth_hosts, helo_name, clock } = options;
+        let ConnectorOptions { ca_file, egress, plaintext_auth_hosts, helo_name, clock, floors } = options;
         if helo_name.is_empty()
             || helo_name.len() > MAX_HELO_BYTES
             || !helo_name.bytes().all(|byte| byte.is_ascii_graphic())
@@ -62,7 +66,7 @@ impl Connector {
         }
         let plaintext_auth_hosts = plaintext_auth_hosts.iter().map(|host| plain_host(host)).collect();
         let tls = super::tls::client_config(ca_file.as_deref())?;
-        Ok(Self { tls, egress, helo_name, plaintext_auth_hosts, clock })
+        Ok(Self { tls, egress, helo_name, plaintext_auth_hosts, clock, floors })
     }
 
     /// Where connections may go.

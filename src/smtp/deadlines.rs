@@ -9,6 +9,22 @@ const CONTENT_BLOCK: Duration = Duration::from_mins(3);
 /// Slower than any line in use; a server that takes less holds the session on purpose.
 const CONTENT_BYTES_PER_SECOND: u32 = 500;
 
+/// What a server always gets, however short the site's `connection_timeout` is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Floors {
+    /// For one block of content.
+    pub content_block: Duration,
+    /// For the reply to the dot.
+    pub acceptance: Duration,
+}
+
+impl Default for Floors {
+    /// Those of RFC 5321 4.5.3.2.
+    fn default() -> Self {
+        Self { content_block: CONTENT_BLOCK, acceptance: MIN_ACCEPTANCE }
+    }
+}
+
 /// The time limits of a session. Each is for a whole reply or block, not for one read or write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deadlines {
@@ -25,12 +41,12 @@ pub struct Deadlines {
 impl Deadlines {
     /// From the site's `connection_timeout`; content and acceptance have floors of their own.
     #[must_use]
-    pub fn new(timeout: Duration) -> Self {
+    pub fn new(timeout: Duration, floors: Floors) -> Self {
         Self {
             reply: timeout,
-            content_block: CONTENT_BLOCK,
+            content_block: floors.content_block,
             content_bytes_per_second: CONTENT_BYTES_PER_SECOND,
-            acceptance: timeout.max(MIN_ACCEPTANCE),
+            acceptance: timeout.max(floors.acceptance),
         }
     }
 
@@ -45,14 +61,14 @@ impl Deadlines {
 mod tests {
     use std::time::Duration;
 
-    use super::{Deadlines, MIN_ACCEPTANCE};
+    use super::{Deadlines, Floors, MIN_ACCEPTANCE};
 
     #[test]
     fn the_floors() {
-        let short = Deadlines::new(Duration::from_secs(10));
+        let short = Deadlines::new(Duration::from_secs(10), Floors::default());
         assert_eq!(short.acceptance, MIN_ACCEPTANCE);
         assert_eq!(short.content(25_000_000), Duration::from_secs(180 + 50_000));
         let long = Duration::from_mins(15);
-        assert_eq!(Deadlines::new(long).acceptance, long);
+        assert_eq!(Deadlines::new(long, Floors::default()).acceptance, long);
     }
 }

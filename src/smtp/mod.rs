@@ -24,7 +24,7 @@ mod wire;
 
 pub use connector::{Connector, ConnectorOptions, Target};
 pub use connector_error::ConnectorError;
-pub use deadlines::Deadlines;
+pub use deadlines::{Deadlines, Floors};
 pub use failure::{Failure, FailureKind};
-pub use session::{Letter, Session};
+pub use session::{Gate, Letter, Session, Ungated};
 pub use transcript::Transcript;

@@ -106,6 +106,7 @@ struct AccountRow {
     parking_reason: Option<String>,
     parked_until: Option<OffsetDateTime>,
     parking_error: Option<String>,
+    failures: i32,
 }
 
 impl AccountRow {
@@ -158,6 +159,7 @@ impl AccountRow {
             profile,
             check,
             parking,
+            failures: self.failures,
             version: self.version,
             create_time: self.create_time,
             update_time: self.update_time,
@@ -298,7 +300,7 @@ pub async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Option<Accoun
                   c.error as "error?", c.capabilities as "capabilities?",
                   a.per_minute, a.per_hour, a.per_day, a.recipients_per_day, a.max_connections, a.max_recipients,
                   a.reserve_percent, l.parking_reason as "parking_reason?", l.parked_until as "parked_until?",
-                  l.parking_error as "parking_error?"
+                  l.parking_error as "parking_error?", coalesce(l.failures, 0) as "failures!"
            from accounts a
            left join account_checks c on c.site_id = a.site_id and c.account_id = a.account_id
            left join lanes l on l.site_id = a.site_id and l.account_id = a.account_id
@@ -333,7 +335,7 @@ pub async fn list(
                   c.error as "error?", c.capabilities as "capabilities?",
                   a.per_minute, a.per_hour, a.per_day, a.recipients_per_day, a.max_connections, a.max_recipients,
                   a.reserve_percent, l.parking_reason as "parking_reason?", l.parked_until as "parked_until?",
-                  l.parking_error as "parking_error?"
+                  l.parking_error as "parking_error?", coalesce(l.failures, 0) as "failures!"
            from accounts a
            left join account_checks c on c.site_id = a.site_id and c.account_id = a.account_id
            left join lanes l on l.site_id = a.site_id and l.account_id = a.account_id
@@ -375,8 +377,17 @@ pub async fn replace(
     check: CheckChange<'_>,
     request: Option<(&str, &[u8])>,
 ) -> Result<Replaced, StoreError> {
-    let Account { site, id, profile, version, check: _, parking: _, create_time: _, update_time: _ } =
-        account;
+    let Account {
+        site,
+        id,
+        profile,
+        version,
+        check: _,
+        parking: _,
+        failures: _,
+        create_time: _,
+        update_time: _,
+    } = account;
     let sealed_password = password.map(|password| passwords::seal(store, site, *id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
     let changed = query!(

@@ -1,7 +1,7 @@
 //! What just changed, told inside this process: hints that save waiting, never the truth. The tables are the truth, and
 //! everybody who listens here also looks there every second or so.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +16,8 @@ use crate::domain::site::SiteId;
 pub struct Changes {
     sites: Topics<SiteId>,
     letters: Topics<Uuid>,
-    due: Mutex<HashSet<Lane>>,
+    /// Accounts with due mail, and whether some of it is no part of a mailing.
+    due: Mutex<HashMap<Lane, bool>>,
     due_added: Notify,
 }
 
@@ -42,14 +43,20 @@ impl Changes {
         }
     }
 
-    /// Tells that a letter of this account is due.
+    /// Tells that mail of this account is due.
     pub(super) fn due(&self, lane: Lane) {
-        lock(&self.due).insert(lane);
+        self.tell_due(lane, true);
+    }
+
+    /// Tells that a letter of this account is due; `other_mail`, that it is no part of a mailing.
+    pub(super) fn tell_due(&self, lane: Lane, other_mail: bool) {
+        *lock(&self.due).entry(lane).or_default() |= other_mail;
         self.due_added.notify_one();
     }
 
-    /// The accounts for which a letter became due since the last call; waits until there is one.
-    pub async fn next_due(&self) -> HashSet<Lane> {
+    /// The accounts for which mail became due since the last call, and whether some of it is no part of a mailing; waits
+    /// until there is one.
+    pub async fn next_due(&self) -> HashMap<Lane, bool> {
         loop {
             let due = std::mem::take(&mut *lock(&self.due));
             if !due.is_empty() {

@@ -162,7 +162,8 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
 
 /// Tells this process that a letter waits; call it when the letter is committed.
 pub(super) fn tell_due(store: &Store, message: &NewMessage<'_>) {
-    store.changes.due(Lane { site: message.site.clone(), account: message.account });
+    let lane = Lane { site: message.site.clone(), account: message.account };
+    store.changes.tell_due(lane, !message.mailing);
 }
 
 /// Stores a letter, its body and its place in the queue, maybe inside a transaction; whether its account is still there

@@ -4,12 +4,17 @@ pub mod accounts;
 pub mod candidates;
 pub mod changes;
 pub mod checks;
+pub mod connections;
+
 mod error;
 pub mod events;
 pub mod keys;
+pub mod lanes;
 mod lines;
 pub mod logs;
 pub mod messages;
+pub mod pace;
+pub mod parking;
 pub mod passwords;
 mod positions;
 pub mod queue;

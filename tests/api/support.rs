@@ -21,6 +21,7 @@ use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
 use postroom::private_postgres::{self, PrivatePostgres};
 use postroom::shutdown::Shutdown;
+use postroom::smtp::Floors;
 use postroom::store::{Store, keys};
 use postroom::vault::Vault;
 use tempfile::TempDir;
@@ -99,6 +100,8 @@ pub(crate) struct Options {
     pub(crate) check_limits: Option<CheckLimits>,
     /// CA file of the SMTP servers that the test runs.
     pub(crate) ca_file: Option<PathBuf>,
+    /// What mail servers always get of time.
+    pub(crate) smtp_floors: Floors,
     /// Smallest retry interval.
     pub(crate) retry_floor: Duration,
     /// Networks that accounts may reach besides public ones; the loopback unless named.
@@ -170,6 +173,7 @@ impl Postroom {
             egress_allow: vec![self.options.egress_allow.unwrap_or("127.0.0.0/8").to_owned()],
             egress_ports: vec![self.options.egress_ports.unwrap_or("1-65535").to_owned()],
             plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
+            smtp_floors: self.options.smtp_floors,
             retry_floor: self.options.retry_floor,
             max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
             check_limits: self

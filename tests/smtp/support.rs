@@ -10,7 +10,9 @@ use postroom::domain::log::{EntryKind, LogLevel};
 use postroom::domain::outcome::{Class, RecipientResult};
 use postroom::domain::secret::Secret;
 use postroom::smtp::egress::Policy;
-use postroom::smtp::{Connector, ConnectorOptions, Deadlines, Failure, Letter, Session, Target, Transcript};
+use postroom::smtp::{
+    Connector, ConnectorOptions, Deadlines, Failure, Floors, Letter, Session, Target, Transcript,
+};
 
 use crate::scripted::Server;
 use crate::scripted::certificates::CaFile;
@@ -48,6 +50,7 @@ pub(crate) fn options(ca: &CaFile) -> ConnectorOptions {
         plaintext_auth_hosts: vec!["LocalHost.".to_owned()],
         helo_name: "postroom.example".to_owned(),
         clock: Clock::default(),
+        floors: Floors::default(),
     }
 }
 
@@ -85,7 +88,11 @@ pub(crate) fn texts(transcript: &Transcript, kind: EntryKind) -> Vec<String> {
 
 /// Opens a session with patience.
 pub(crate) async fn open(target: &Target) -> Session {
-    let patient = Deadlines { content_block: PATIENT, acceptance: PATIENT, ..Deadlines::new(PATIENT) };
+    let patient = Deadlines {
+        content_block: PATIENT,
+        acceptance: PATIENT,
+        ..Deadlines::new(PATIENT, Floors::default())
+    };
     Session::open_within(connector(), target, patient, &transcript()).await.expect("the session opens")
 }
 

@@ -38,6 +38,7 @@ use crate::domain::access::{Role, Scope};
 use crate::domain::clock::Clock;
 use crate::private_postgres::default_data_dir;
 use crate::shutdown::Shutdown;
+use crate::smtp::Floors;
 use crate::store::{Store, keys};
 
 /// Name of the demo's data folder, beside the real one.
@@ -109,6 +110,7 @@ fn serve(
         egress_allow: vec!["127.0.0.0/8".to_owned()],
         egress_ports: vec![catcher_port.to_string()],
         plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
+        smtp_floors: Floors::default(),
         retry_floor: Duration::ZERO,
         max_letter_bytes: 25 * 1024 * 1024,
         check_limits: CheckLimits::default(),

@@ -2,19 +2,18 @@
 
 use tokio::time::Instant;
 
+use super::gate::{Gate, Ungated};
 use super::ledger::Ledger;
 use super::letter::{Admitted, Letter};
 use super::{Session, State};
 use crate::domain::log::EntryKind;
-use crate::domain::outcome::{Class, RecipientResult, Step};
+use crate::domain::outcome::{Class, RecipientResult, Scope, Step};
 use crate::domain::reply::Reply;
 use crate::smtp::content::Content;
 use crate::smtp::session::dialogue::CLOSING;
 use crate::smtp::transcript::Transcript;
 use crate::smtp::wire::{Broken, Written, record_count};
 
-/// Recipients in one transaction; every server must take as many (RFC 5321 4.5.3.1.8).
-const MAX_RECIPIENTS: usize = 100;
 /// Content written at once. Within `Deadlines::content_block`, at 500 bytes a second.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// What a transcript shows of a letter, in bytes.
@@ -31,10 +30,20 @@ struct Stop {
 impl Session {
     /// Delivers one letter. One result for each recipient, in order.
     ///
-    /// A letter to more than 100 recipients goes in several transactions, as do recipients of whom the server says
-    /// that they are too many. Afterwards ask [`is_usable`](Session::is_usable) and
+    /// A letter to more recipients than the gate allows (100 without one) goes in several transactions, as do recipients
+    /// of whom the server says that they are too many. Afterwards ask [`is_usable`](Session::is_usable) and
     /// [`lost_while_idle`](Session::lost_while_idle).
     pub async fn deliver(&mut self, letter: &Letter<'_>, transcript: &Transcript) -> Vec<RecipientResult> {
+        self.deliver_through(&Ungated, letter, transcript).await
+    }
+
+    /// The same, asking `gate` before each transaction and before each dot.
+    pub async fn deliver_through(
+        &mut self,
+        gate: &impl Gate,
+        letter: &Letter<'_>,
+        transcript: &Transcript,
+    ) -> Vec<RecipientResult> {
         let log = transcript;
         let mut ledger = Ledger::new(letter.recipients.len());
         self.lost_while_idle = false;
@@ -64,7 +73,7 @@ impl Session {
         let dirty = self.state == State::Dirty;
         // Whoever drops this future from here on leaves a session behind that says it is not usable.
         self.state = State::Busy;
-        match self.transactions(&admitted, dirty, &mut ledger, log).await {
+        match self.transactions(gate, &admitted, dirty, &mut ledger, log).await {
             Ok(state) => self.state = state,
             Err(Stop { step, reply }) => {
                 ledger.settle_rest(Class::Retry, step, &reply);
@@ -78,6 +87,7 @@ impl Session {
 
     async fn transactions(
         &mut self,
+        gate: &impl Gate,
         admitted: &Admitted<'_>,
         mut dirty: bool,
         ledger: &mut Ledger,
@@ -85,25 +95,55 @@ impl Session {
     ) -> Result<State, Stop> {
         let mut answered = false;
         loop {
-            let batch = ledger.open(MAX_RECIPIENTS);
+            let batch = ledger.open(gate.max_recipients().max(1));
+            let done = if dirty { State::Dirty } else { State::Ready };
             if batch.is_empty() {
-                return Ok(if dirty { State::Dirty } else { State::Ready });
+                return Ok(done);
+            }
+            if let Err(reason) = gate.transaction(batch.len()).await {
+                ledger.settle_rest(Class::Untried, Step::Envelope, &reason);
+                return Ok(done);
             }
             if self.dialogue.wire.is_disturbed() {
                 let broken = self.dialogue.unasked(log).await;
                 self.lost_while_idle = self.letters > 0 && !answered;
                 return Err(Stop { step: Step::Envelope, reply: self.dialogue.absent(&broken) });
             }
-            let mut transaction = Transaction { session: self, admitted, batch, answered, ledger, log };
+            let mut transaction =
+                Transaction { session: self, gate, admitted, batch: batch.clone(), answered, ledger, log };
             dirty = transaction.run(dirty).await?;
             answered = true;
+            let reaches = |result: &&RecipientResult| result.class != Class::Sent;
+            let widest = ledger.of(&batch).filter(reaches).max_by_key(|result| gate.reach(result)).cloned();
+            match widest.map(|result| (gate.reach(&result), result)) {
+                Some((Scope::Account, RecipientResult { reply, .. })) => {
+                    ledger.settle_rest(Class::Untried, Step::Envelope, &reply);
+                }
+                Some((Scope::Message, RecipientResult { class, step, reply })) => {
+                    ledger.settle_rest(class, step, &reply);
+                }
+                Some((Scope::Recipient, _)) | None => {}
+            }
         }
     }
 }
 
+/// How the writing of a content ended.
+enum Sent {
+    /// The dot is out, or may be.
+    WithDot,
+    /// The dot was not to be written.
+    Forbidden(Reply),
+    /// The server spoke within the content.
+    Interrupted,
+    /// The connection broke within the content.
+    Broken(Broken),
+}
+
 /// One MAIL with its recipients. Each run settles at least one recipient of its batch.
-struct Transaction<'a> {
+struct Transaction<'a, G> {
     session: &'a mut Session,
+    gate: &'a G,
     admitted: &'a Admitted<'a>,
     batch: Vec<usize>,
     /// Whether the server has answered anything since this letter's turn began.
@@ -112,7 +152,7 @@ struct Transaction<'a> {
     log: &'a Transcript,
 }
 
-impl Transaction<'_> {
+impl<G: Gate> Transaction<'_, G> {
     /// `dirty` tells whether a RSET must come first; the answer, whether one is needed afterwards.
     async fn run(&mut self, dirty: bool) -> Result<bool, Stop> {
         let pipelining = self.session.capabilities.pipelining;
@@ -223,8 +263,14 @@ impl Transaction<'_> {
         if !self.admitted.letter.is_private {
             show_lines(self.admitted.letter.content, self.log);
         }
-        if let Some(broken) = self.write(content).await {
-            return Err(self.broke_off(accepted, broken).await);
+        match self.write(content, accepted).await {
+            Sent::WithDot => {}
+            Sent::Forbidden(reason) => {
+                self.ledger.settle_all(accepted, Class::Untried, Step::Content, &reason);
+                return Err(Stop { step: Step::Content, reply: reason });
+            }
+            Sent::Interrupted => return Err(self.broke_off(accepted, None).await),
+            Sent::Broken(broken) => return Err(self.broke_off(accepted, Some(broken)).await),
         }
         let within = self.session.dialogue.deadlines.acceptance;
         let heard = self.session.dialogue.reply(within, self.log).await;
@@ -250,8 +296,8 @@ impl Transaction<'_> {
         Ok(())
     }
 
-    /// Writes the content and the dot. What stopped it, if that was before the dot could have gone out.
-    async fn write(&mut self, content: Content<'_>) -> Option<Option<Broken>> {
+    /// Writes the content and the dot.
+    async fn write(&mut self, content: Content<'_>, accepted: &[usize]) -> Sent {
         let deadlines = self.session.dialogue.deadlines;
         let start = Instant::now();
         let end = start + deadlines.content(content.size());
@@ -259,21 +305,24 @@ impl Transaction<'_> {
         loop {
             self.session.out.clear();
             if !blocks.next_into(&mut self.session.out) {
-                return None;
+                return Sent::WithDot;
+            }
+            let dot = blocks.is_done();
+            if dot && let Err(reason) = self.gate.dot(accepted).await {
+                return Sent::Forbidden(reason);
             }
             let Session { dialogue, out, .. } = &mut *self.session;
             let deadline = end.min(Instant::now() + deadlines.content_block);
             let written = dialogue.wire.write_listening(out, deadline).await;
             record_count(self.log, "wrote", out.len());
-            let dot = blocks.is_done();
             match written {
                 Written::All => {}
                 // The dot may have gone out: only the reply to it can tell.
                 Written::Interrupted { whole: true } | Written::Broken { whole: true, .. } if dot => {
-                    return None;
+                    return Sent::WithDot;
                 }
-                Written::Interrupted { .. } => return Some(None),
-                Written::Broken { broken, .. } => return Some(Some(broken)),
+                Written::Interrupted { .. } => return Sent::Interrupted,
+                Written::Broken { broken, .. } => return Sent::Broken(broken),
             }
         }
     }

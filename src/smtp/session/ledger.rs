@@ -22,6 +22,11 @@ impl Ledger {
         open.map(|(recipient, _)| recipient).take(limit).collect()
     }
 
+    /// The results of these, as far as they have one.
+    pub(super) fn of<'a>(&'a self, recipients: &'a [usize]) -> impl Iterator<Item = &'a RecipientResult> {
+        recipients.iter().filter_map(|recipient| self.results[*recipient].as_ref())
+    }
+
     pub(super) fn settle(&mut self, recipient: usize, class: Class, step: Step, reply: Reply) {
         self.results[recipient] = Some(RecipientResult { class, step, reply });
     }
@@ -49,7 +54,9 @@ impl Ledger {
         );
         let results: Vec<RecipientResult> = self.results.into_iter().flatten().collect();
         let mut told: Vec<(&RecipientResult, usize)> = Vec::new();
-        for result in results.iter().filter(|result| result.class != Class::Sent) {
+        // Whose turn did not come got no worse than later.
+        let is_failure = |result: &&RecipientResult| !matches!(result.class, Class::Sent | Class::Untried);
+        for result in results.iter().filter(is_failure) {
             if let Some((_, count)) = told.iter_mut().find(|(same, _)| *same == result) {
                 *count += 1;
             } else if told.len() < MAX_REASONS_TOLD {

@@ -2,6 +2,7 @@
 
 mod deliver;
 pub(super) mod dialogue;
+mod gate;
 mod ledger;
 mod letter;
 mod login;
@@ -10,6 +11,7 @@ pub(super) mod progress;
 
 use std::time::Duration;
 
+pub use gate::{Gate, Ungated};
 pub use letter::Letter;
 
 use self::dialogue::{Dialogue, Shown};
@@ -66,7 +68,7 @@ impl Session {
         timeout: Duration,
         transcript: &Transcript,
     ) -> Result<Self, Failure> {
-        Self::open_within(connector, target, Deadlines::new(timeout), transcript).await
+        Self::open_within(connector, target, Deadlines::new(timeout, connector.floors), transcript).await
     }
 
     /// As [`open`](Session::open), with every deadline given.

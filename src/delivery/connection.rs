@@ -1,0 +1,99 @@
+//! The session of a worker, kept from letter to letter.
+
+use uuid::Uuid;
+
+use super::sender::Sender;
+use super::{Context, checks};
+use crate::domain::outcome::RecipientResult;
+use crate::smtp::{Failure, Gate, Letter, Session, Transcript};
+
+/// A session, or none yet.
+#[derive(Default)]
+pub(super) struct Connection {
+    /// Names the session in transcripts.
+    id: Uuid,
+    /// The session and the version of the account it was opened for.
+    open: Option<(Session, i64)>,
+    /// Letters delivered over it.
+    letters: u32,
+}
+
+impl Connection {
+    /// Names the session in transcripts.
+    pub(super) const fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Whether a session is open.
+    pub(super) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Lets go of a session that is not fit for the next letter of this account: it broke, the account was changed, or it
+    /// has carried as many letters as are sent in one go.
+    pub(super) async fn prepare(&mut self, sender: &Sender) {
+        if let Some((session, version)) = &mut self.open
+            && *version == sender.account.version
+            && self.letters < sender.settings.max_messages_per_batch()
+            && !session.is_stale()
+        {
+            return;
+        }
+        self.close().await;
+        self.id = Uuid::now_v7();
+    }
+
+    /// Delivers a letter, over the session that is open or a new one. Results as of `Session::deliver_through`.
+    ///
+    /// # Errors
+    /// Why no session could be opened.
+    pub(super) async fn deliver(
+        &mut self,
+        context: &Context,
+        sender: &Sender,
+        gate: &impl Gate,
+        letter: &Letter<'_>,
+        transcript: &Transcript,
+    ) -> Result<Vec<RecipientResult>, Failure> {
+        let mut reused = self.open.is_some();
+        loop {
+            let (session, _) = match &mut self.open {
+                Some(open) => open,
+                None => {
+                    let session = self.connect(context, sender, transcript).await?;
+                    self.open.insert((session, sender.account.version))
+                }
+            };
+            let results = session.deliver_through(gate, letter, transcript).await;
+            self.letters += 1;
+            if !(reused && session.lost_while_idle()) {
+                return Ok(results);
+            }
+            // The server gave up the idle session: at once on a new one, no attempt counted (CASES 26).
+            self.open = None;
+            reused = false;
+        }
+    }
+
+    async fn connect(
+        &mut self,
+        context: &Context,
+        sender: &Sender,
+        transcript: &Transcript,
+    ) -> Result<Session, Failure> {
+        self.letters = 0;
+        let timeout = sender.settings.connection_timeout();
+        let opened = Session::open(&context.connector, &sender.target, timeout, transcript).await;
+        checks::note(&context.store, &sender.account, opened.as_ref()).await;
+        opened
+    }
+
+    /// Ends the session, politely where its state is known.
+    pub(super) async fn close(&mut self) {
+        if let Some((session, _)) = self.open.take()
+            && session.is_usable()
+        {
+            session.quit().await;
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! All that sending through an account takes, as it was when it was read.
+
+use crate::domain::account::Account;
+use crate::domain::log::Entry;
+use crate::domain::pace::Pace;
+use crate::domain::settings::StoredSettings;
+use crate::smtp::{Target, Transcript};
+use crate::store::queue::Lane;
+use crate::store::{Store, StoreError, accounts, passwords, settings};
+
+/// An account with its login and its site's settings.
+pub(super) struct Sender {
+    pub(super) account: Account,
+    pub(super) target: Target,
+    pub(super) settings: StoredSettings,
+}
+
+impl Sender {
+    /// Reads account, password and settings; `None` where the account is gone.
+    pub(super) async fn load(store: &Store, lane: &Lane) -> Result<Option<Self>, StoreError> {
+        let Lane { site, account } = lane;
+        let Some(account) = accounts::find(store, site, *account).await? else { return Ok(None) };
+        let Some(auth) = passwords::open(store, site, account.id).await? else { return Ok(None) };
+        let Some(settings) = settings::find(store, site).await? else { return Ok(None) };
+        let target = Target { server: account.profile.server.clone(), auth };
+        Ok(Some(Self { account, target, settings: settings.stored }))
+    }
+
+    /// What of the transcript is to be stored now; `None` where there is nothing.
+    pub(super) fn entries(&self, transcript: &Transcript) -> Option<Vec<Entry>> {
+        let entries = transcript.take();
+        (self.settings.save_logs() && !entries.is_empty()).then_some(entries)
+    }
+
+    /// What paces its letters.
+    pub(super) fn pace(&self) -> Pace {
+        Pace {
+            limits: self.account.profile.limits,
+            max_messages_per_batch: self.settings.max_messages_per_batch(),
+            min_batch_interval: self.settings.min_batch_interval(),
+        }
+    }
+
+    /// Sessions it may have at once.
+    pub(super) fn max_connections(&self) -> u32 {
+        self.account.profile.limits.max_connections()
+    }
+
+    /// Whether something is noted against the account that a letter which goes through would disprove.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        self.account.parking.is_some() || self.account.failures > 0
+    }
+}

@@ -1,0 +1,123 @@
+//! The turnstile of one letter: each transaction waits for its slot, each dot is noted where uncertain letters are held.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::{Context, rules};
+use crate::domain::outcome::{RecipientResult, Scope};
+use crate::domain::pace::{Pace, Request, Turn};
+use crate::domain::reply::Reply;
+use crate::domain::settings::OnUncertain;
+use crate::smtp::Gate;
+use crate::store::queue::{self, Claim, Lane};
+use crate::store::{StoreError, pace};
+
+/// The gate of one attempt.
+pub(super) struct Turnstile<'a> {
+    context: &'a Context,
+    lane: &'a Lane,
+    claim: &'a Claim,
+    pace: Pace,
+    max_recipients: usize,
+    on_uncertain: OnUncertain,
+    /// The recipients that are tried, by their numbers in the letter.
+    numbers: &'a [usize],
+    begun: AtomicBool,
+    refused: AtomicBool,
+    left: AtomicU32,
+}
+
+impl<'a> Turnstile<'a> {
+    pub(super) fn new(
+        context: &'a Context,
+        lane: &'a Lane,
+        claim: &'a Claim,
+        pace: Pace,
+        send_in_parts: bool,
+        on_uncertain: OnUncertain,
+        numbers: &'a [usize],
+    ) -> Self {
+        let max_recipients = if send_in_parts { 1 } else { pace.max_recipients(claim.mailing) };
+        Self {
+            context,
+            lane,
+            claim,
+            pace,
+            max_recipients: usize::try_from(max_recipients).unwrap_or(usize::MAX),
+            on_uncertain,
+            numbers,
+            begun: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
+            left: AtomicU32::new(u32::MAX),
+        }
+    }
+
+    /// The recipients that are tried, by their numbers in the letter.
+    pub(super) const fn numbers(&self) -> &'a [usize] {
+        self.numbers
+    }
+
+    /// Whether a transaction had to wait for its turn.
+    pub(super) fn is_closed(&self) -> bool {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// Transactions that could follow at once, as far as the last one knew.
+    pub(super) fn left(&self) -> u32 {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    fn refuse(&self, reason: &str) -> Reply {
+        self.refused.store(true, Ordering::Relaxed);
+        Reply::absent(reason)
+    }
+
+    fn trouble(&self, error: &StoreError) -> Reply {
+        tracing::warn!(error = error as &dyn std::error::Error, "a letter waits for the store");
+        self.refuse("the store did not answer")
+    }
+}
+
+impl Gate for Turnstile<'_> {
+    fn max_recipients(&self) -> usize {
+        self.max_recipients
+    }
+
+    async fn transaction(&self, recipients: usize) -> Result<(), Reply> {
+        if self.pace.is_free() {
+            return Ok(());
+        }
+        let request = Request {
+            mailing: self.claim.mailing,
+            begins_letter: !self.begun.load(Ordering::Relaxed),
+            recipients: u32::try_from(recipients).unwrap_or(u32::MAX),
+        };
+        match pace::take(&self.context.store, self.lane, &self.pace, request).await {
+            Ok(Turn::Now { left, .. }) => {
+                self.begun.store(true, Ordering::Relaxed);
+                self.left.store(left, Ordering::Relaxed);
+                Ok(())
+            }
+            Ok(Turn::NotBefore { .. }) => Err(self.refuse("the pace of the account has no slot now")),
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
+    async fn dot(&self, recipients: &[usize]) -> Result<(), Reply> {
+        if self.on_uncertain == OnUncertain::Resend {
+            return Ok(());
+        }
+        let number = |place: &usize| self.numbers.get(*place).and_then(|number| i32::try_from(*number).ok());
+        let numbers: Vec<i32> = recipients.iter().filter_map(number).collect();
+        let Context { store, replica, .. } = self.context;
+        let Claim { message, attempt, .. } = self.claim;
+        match queue::at_dot(store, &self.lane.site, *replica, *message, *attempt, &numbers).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(self.refuse("the letter was claimed by another server")),
+            Err(error) => Err(self.trouble(&error)),
+        }
+    }
+
+    fn reach(&self, result: &RecipientResult) -> Scope {
+        rules::reach(result)
+    }
+}

@@ -1,0 +1,140 @@
+//! Parking: an account that is at fault is parked, probed now and then, and goes on when it works again.
+
+use sqlx::{PgConnection, query};
+
+use super::lanes;
+use super::queue::{Lane, interval};
+use super::{Store, StoreError, events};
+use crate::domain::event::Event;
+use crate::domain::parking::{Backoff, Parking, ParkingReason};
+
+/// Sessions in a row that cannot be opened for now, after which an account counts as unreachable.
+pub const SEVERAL: i32 = 3;
+
+/// What is wrong with an account.
+#[derive(Clone, Debug)]
+pub struct Trouble {
+    /// What kind of fault it is.
+    pub reason: ParkingReason,
+    /// The server's words, or what happened instead.
+    pub error: String,
+    /// Whether it parks the account at once; else only when it happens several times in a row.
+    pub lasting: bool,
+}
+
+/// Notes trouble of an account: it is parked, its next probe is put off, or its mail pauses for a moment. `jitter` is a
+/// random number from 0 to 1. Whether it is parked now.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn note(
+    store: &Store,
+    lane: &Lane,
+    trouble: &Trouble,
+    backoff: Backoff,
+    jitter: f64,
+) -> Result<bool, StoreError> {
+    let mut transaction = store.pool.begin().await?;
+    // Gone with the account where that was deleted.
+    let row = query!(
+        "insert into lanes as l (site_id, account_id, failures)
+         select site_id, account_id, 1
+         from accounts
+         where site_id = $1
+           and account_id = $2
+         on conflict (site_id, account_id) do update set failures = l.failures + 1
+         returning l.failures, l.parking_reason, l.probes",
+        lane.site.as_str(),
+        lane.account,
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    let Some(row) = row else { return Ok(false) };
+    let parked_before = row.parking_reason.is_some();
+    let is_parked = parked_before || trouble.lasting || row.failures >= SEVERAL;
+    if is_parked {
+        let probes = if parked_before { row.probes + 1 } else { 0 };
+        let until = park(&mut transaction, lane, trouble, probes, backoff, jitter).await?;
+        if row.parking_reason.as_deref() != Some(trouble.reason.name()) {
+            let parking = Parking { reason: trouble.reason, until, error: trouble.error.clone() };
+            let event = Event::Account { account: lane.account, parking: Some(parking.into()) };
+            events::append(&mut transaction, &lane.site, &[event]).await?;
+        }
+    } else {
+        // Not the next letter at once: it would only meet the same.
+        query!(
+            "update lanes set pause_until = greatest(pause_until, now() + $3::interval)
+             where site_id = $1 and account_id = $2",
+            lane.site.as_str(),
+            lane.account,
+            interval(backoff.wait(0, jitter) / 4),
+        )
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    store.changes.recorded(&lane.site, &[]);
+    Ok(is_parked)
+}
+
+async fn park(
+    connection: &mut PgConnection,
+    lane: &Lane,
+    trouble: &Trouble,
+    probes: i32,
+    backoff: Backoff,
+    jitter: f64,
+) -> Result<time::OffsetDateTime, StoreError> {
+    let wait = backoff.wait(u32::try_from(probes).unwrap_or(0), jitter);
+    let row = query!(
+        r#"update lanes
+           set parking_reason = $3,
+               parking_error = $4,
+               parked_until = now() + $5::interval,
+               probes = $6
+           where site_id = $1
+             and account_id = $2
+           returning parked_until as "parked_until!""#,
+        lane.site.as_str(),
+        lane.account,
+        trouble.reason.name(),
+        trouble.error,
+        interval(wait),
+        probes,
+    )
+    .fetch_one(connection)
+    .await?;
+    Ok(row.parked_until)
+}
+
+/// Begins a probe of a parked account whose time has come; whether it is this caller's to make. Should it never end, the
+/// next one may begin after the usual wait.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn begin_probe(store: &Store, lane: &Lane, backoff: Backoff) -> Result<bool, StoreError> {
+    let begun = query!(
+        "update lanes
+         set parked_until = now() + $3::interval,
+             pause_until = null,
+             mailing_pause_until = null
+         where site_id = $1
+           and account_id = $2
+           and parking_reason is not null
+           and parked_until <= now()",
+        lane.site.as_str(),
+        lane.account,
+        interval(backoff.most),
+    )
+    .execute(&store.pool)
+    .await?;
+    Ok(begun.rows_affected() > 0)
+}
+
+/// Ends parking, and forgets sessions that could not be opened: the account works.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn end(store: &Store, lane: &Lane) -> Result<(), StoreError> {
+    lanes::resume_after_check(store, &lane.site, lane.account).await
+}
