@@ -32,6 +32,7 @@ mod sending;
 mod sessions;
 mod settings;
 mod sharing;
+mod sites;
 mod sizes;
 mod support;
 mod watching;
