@@ -7,6 +7,7 @@ pub mod checks;
 mod error;
 pub mod events;
 pub mod keys;
+pub mod lanes;
 mod lines;
 pub mod logs;
 pub mod messages;
