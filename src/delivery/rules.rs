@@ -76,6 +76,11 @@ pub(super) fn judge(mut result: RecipientResult) -> Verdict {
         let again = again(&result);
         return Verdict { result, scope: Scope::Recipient, again };
     };
+    tracing::debug!(
+        code = result.reply.code,
+        meaning = rule.source,
+        "a reply means more than its first digit"
+    );
     result.class = match rule.class {
         Judgement::Retry => Class::Retry,
         Judgement::Refused => Class::Refused,

@@ -15,7 +15,7 @@ use super::crew::Signals;
 use super::sender::Sender;
 use super::{Context, history};
 use crate::store::queue::{self, Claim, Lane, Wanted};
-use crate::store::{connections, parking};
+use crate::store::{connections, lanes, parking};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
 const BATCH: u32 = 16;
@@ -278,7 +278,7 @@ impl Worker {
 
     /// The account works: it is no longer parked.
     async fn end_trouble(&self, sender: &mut Sender) {
-        match parking::end(&self.context.store, &self.lane).await {
+        match lanes::resume_now(&self.context.store, &self.lane.site, self.lane.account).await {
             Ok(()) => {
                 sender.account.parking = None;
                 sender.account.failures = 0;

@@ -8,6 +8,9 @@ pub const MAX_CONNECTIONS: u32 = 100;
 pub const DEFAULT_RECIPIENTS: u32 = 100;
 /// Most recipients in one transaction that an account may set: those of the largest letter.
 pub const MAX_RECIPIENTS: u32 = 1_000;
+/// Largest count of transactions or recipients in a window that an account may set: more than any server takes, and
+/// what the store's integers hold.
+pub const MAX_COUNT: u32 = 1_000_000_000;
 /// Largest part of the limits that can be kept from mailings.
 pub const MAX_RESERVE_PERCENT: u32 = 99;
 

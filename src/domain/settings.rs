@@ -23,6 +23,8 @@ const DEFAULT_RETRY_MINUTES: [u64; 9] = [30, 60, 120, 240, 480, 960, 1440, 1440,
 
 /// Most letters of one account sent in one go, where the site sets nothing.
 pub const DEFAULT_MESSAGES_PER_BATCH: u32 = 100;
+/// Bounds of `max_messages_per_batch`.
+pub const MESSAGES_PER_BATCH_RANGE: std::ops::RangeInclusive<u32> = 1..=10_000;
 /// How long final letters are kept where the site sets nothing.
 pub const DEFAULT_MESSAGE_RETENTION: Duration = Duration::from_hours(30 * 24);
 /// Bounds of `message_retention`: a week, and a hundred years.

@@ -2,7 +2,6 @@
 
 use sqlx::{PgConnection, query};
 
-use super::lanes;
 use super::queue::{Lane, interval};
 use super::{Store, StoreError, events};
 use crate::domain::event::Event;
@@ -129,12 +128,4 @@ pub async fn begin_probe(store: &Store, lane: &Lane, backoff: Backoff) -> Result
     .execute(&store.pool)
     .await?;
     Ok(begun.rows_affected() > 0)
-}
-
-/// Ends parking, and forgets sessions that could not be opened: the account works.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn end(store: &Store, lane: &Lane) -> Result<(), StoreError> {
-    lanes::resume_after_check(store, &lane.site, lane.account).await
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::query_as;
+use sqlx::{query, query_as};
 use time::OffsetDateTime;
 
 use super::{Store, StoreError};
@@ -115,7 +115,8 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
     } = stored;
     let intervals: Option<Vec<i64>> =
         retry_intervals.as_ref().map(|intervals| intervals.iter().map(|i| milliseconds(*i)).collect());
-    query_as!(
+    let mut transaction = store.pool.begin().await?;
+    let changed = query_as!(
         SettingsRow,
         "update settings
          set enabled = $3,
@@ -156,10 +157,23 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         on_uncertain.map(uncertainty_name),
         message_retention.map(milliseconds),
     )
-    .fetch_optional(&store.pool)
-    .await?
-    .map(|row| row.into_settings(site))
-    .transpose()
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if changed.is_some() {
+        // Mail that waits for the pace of before asks again.
+        query!(
+            "update lanes
+             set pause_until = null,
+                 mailing_pause_until = null
+             where site_id = $1
+               and (pause_until is not null or mailing_pause_until is not null)",
+            site.as_str(),
+        )
+        .execute(&mut *transaction)
+        .await?;
+    }
+    transaction.commit().await?;
+    changed.map(|row| row.into_settings(site)).transpose()
 }
 
 fn duration(milliseconds: i64) -> Result<Duration, StoreError> {

@@ -1,12 +1,11 @@
-//! Sites and their settings: ids, pages, masks, etags, ranges, and what switching a site off does.
+//! Settings of sites: masks, etags, ranges, and what switching a site off does.
 
 use std::time::Duration;
 
 use postroom::api::proto::message::State;
 use postroom::api::proto::{
-    Account, AccountPriority, CreateSiteRequest, DeleteAccountRequest, GetSettingsRequest, GetSiteRequest,
-    ListAccountsRequest, ListSitesRequest, LogLevel, SendMessageRequest, Settings, Site,
-    UpdateAccountRequest, UpdateSettingsRequest,
+    Account, AccountPriority, DeleteAccountRequest, GetSettingsRequest, ListAccountsRequest, LogLevel,
+    OnUncertain, SendMessageRequest, Settings, UpdateAccountRequest, UpdateSettingsRequest,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Status};
@@ -31,78 +30,6 @@ async fn update(postroom: &Postroom, settings: Settings, paths: &[&str]) -> Resu
     Ok(updated.into_inner().settings.expect("set"))
 }
 
-async fn create_site(postroom: &Postroom, id: &str, display_name: &str) -> Result<Site, Status> {
-    let site = Site { display_name: display_name.to_owned(), ..Site::default() };
-    let request = CreateSiteRequest { site_id: id.to_owned(), site: Some(site) };
-    Ok(postroom.settings().create_site(request).await?.into_inner().site.expect("set"))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_site_is_created_once_and_found() {
-    let postroom = Postroom::start().await;
-    let created = create_site(&postroom, "portal-2", "Портал 2").await.expect("a site");
-    assert_eq!((created.name.as_str(), created.display_name.as_str()), ("sites/portal-2", "Портал 2"));
-    let request = GetSiteRequest { name: "sites/portal-2".to_owned() };
-    let found = postroom.settings().get_site(request).await.expect("found").into_inner().site;
-    assert_eq!(found, Some(created));
-
-    let again = create_site(&postroom, "portal-2", "").await.expect_err("there is one");
-    assert_eq!(reason(&again), (Code::AlreadyExists, "ALREADY_EXISTS".to_owned()));
-    let request = GetSiteRequest { name: "sites/other".to_owned() };
-    let missing = postroom.settings().get_site(request).await.expect_err("there is none");
-    assert_eq!(reason(&missing), (Code::NotFound, "NOT_FOUND".to_owned()));
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn ids_and_names_of_sites_have_rules() {
-    let postroom = Postroom::start().await;
-    let long = "a".repeat(64);
-    for id in ["", "-", "-a", "Shop", "a_b", "a.b", "a/b", "a b", "sité", "a\n", long.as_str()] {
-        let refused = create_site(&postroom, id, "").await.expect_err(id);
-        assert_eq!(reason(&refused), (Code::InvalidArgument, "INVALID_FIELD".to_owned()), "{id:?}");
-        assert_eq!(bad_fields(&refused), ["site_id"], "{id:?}");
-    }
-    for id in ["0", "a-", &long[1..]] {
-        create_site(&postroom, id, &"ж".repeat(200)).await.expect(id);
-    }
-    let both = create_site(&postroom, "A", "two\nlines").await.expect_err("two faults");
-    assert_eq!(bad_fields(&both), ["site_id", "site.display_name"]);
-    let long = create_site(&postroom, "long", &"a".repeat(201)).await.expect_err("too long");
-    assert_eq!(bad_fields(&long), ["site.display_name"]);
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn sites_come_in_pages_by_id() {
-    let postroom = Postroom::start().await;
-    for id in ["zoo", "a-1", "a0", "b"] {
-        create_site(&postroom, id, "").await.expect(id);
-    }
-    let mut names = Vec::new();
-    let mut page_token = String::new();
-    loop {
-        let request = ListSitesRequest { page_size: 2, page_token };
-        let page = postroom.settings().list_sites(request).await.expect("a page").into_inner();
-        names.push(page.sites.into_iter().map(|site| site.name).collect::<Vec<_>>());
-        page_token = page.next_page_token;
-        if page_token.is_empty() {
-            break;
-        }
-    }
-    assert_eq!(names, [vec!["sites/a-1", "sites/a0"], vec!["sites/b", "sites/shop"], vec!["sites/zoo"]]);
-
-    let request = ListSitesRequest { page_size: -1, page_token: String::new() };
-    let negative = postroom.settings().list_sites(request).await.expect_err("negative");
-    assert_eq!(bad_fields(&negative), ["page_size"]);
-    let request = ListSitesRequest { page_size: i32::MAX, page_token: String::new() };
-    let all = postroom.settings().list_sites(request).await.expect("1,000 at most").into_inner();
-    assert_eq!(all.sites.len(), 5);
-    for token in ["x", "AAAAAAAAAAAAAAAAAAAAAGEw", "ü", "===="] {
-        let request = ListSitesRequest { page_size: 0, page_token: token.to_owned() };
-        let forged = postroom.settings().list_sites(request).await.expect_err("forged");
-        assert_eq!(bad_fields(&forged), ["page_token"], "{token}");
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_begin_as_the_contract_says() {
     let postroom = Postroom::start().await;
@@ -113,6 +40,11 @@ async fn settings_begin_as_the_contract_says() {
     assert_eq!(settings.log_level, Some(LogLevel::ClientServer.into()));
     let hours: Vec<i64> = settings.retry_intervals.iter().map(|interval| interval.seconds / 1_800).collect();
     assert_eq!(hours, [1, 2, 4, 8, 16, 32, 48, 48, 48]);
+    assert_eq!(settings.max_messages_per_batch, Some(100));
+    assert_eq!(settings.min_batch_interval, Some(seconds(0)));
+    assert_eq!(settings.send_in_parts, Some(false));
+    assert_eq!(settings.on_uncertain, Some(OnUncertain::Resend.into()));
+    assert_eq!(settings.message_retention, Some(seconds(30 * 86_400)));
     assert_eq!(settings.update_time, None);
     let request = GetSettingsRequest { name: "sites/other/settings".to_owned() };
     let missing = postroom.settings().get_settings(request).await.expect_err("no such site");
@@ -148,6 +80,11 @@ async fn a_mask_decides_what_changes() {
         save_logs: Some(false),
         log_level: Some(LogLevel::Client.into()),
         retry_intervals: vec![seconds(1_800), seconds(7_200)],
+        max_messages_per_batch: Some(7),
+        min_batch_interval: Some(prost_types::Duration { seconds: 90, nanos: 5_000_000 }),
+        send_in_parts: Some(true),
+        on_uncertain: Some(OnUncertain::Hold.into()),
+        message_retention: Some(seconds(8 * 86_400)),
         ..Settings::default()
     };
     let one = update(&postroom, all.clone(), &["connection_timeout"]).await.expect("changed");
@@ -169,7 +106,13 @@ async fn a_mask_decides_what_changes() {
         "save_logs",
         "log_level",
         "retry_intervals",
+        "max_messages_per_batch",
+        "min_batch_interval",
+        "send_in_parts",
+        "on_uncertain",
+        "message_retention",
     ] {
+        assert_ne!(without_version(current(&postroom).await), without_version(before.clone()), "{path}");
         update(&postroom, Settings::default(), &[path]).await.expect(path);
     }
     assert_eq!(without_version(current(&postroom).await), without_version(before));
@@ -222,9 +165,39 @@ async fn each_field_has_its_range() {
         retry_intervals: all.iter().copied().map(seconds).collect(),
         ..Settings::default()
     };
-    for right in [timeout(1, 0), timeout(600, 0), intervals(&[1_800]), intervals(&[2_592_000; 32])] {
-        update(&postroom, right, &[]).await.expect("in range");
+    let batch = |count| Settings { max_messages_per_batch: Some(count), ..Settings::default() };
+    let between = |seconds, nanos| Settings {
+        min_batch_interval: Some(prost_types::Duration { seconds, nanos }),
+        ..Settings::default()
+    };
+    let retention = |seconds, nanos| Settings {
+        message_retention: Some(prost_types::Duration { seconds, nanos }),
+        ..Settings::default()
+    };
+    let uncertain = |choice| Settings { on_uncertain: Some(choice), ..Settings::default() };
+    for right in [
+        timeout(1, 0),
+        timeout(600, 0),
+        intervals(&[1_800]),
+        intervals(&[2_592_000; 32]),
+        batch(1),
+        batch(10_000),
+        between(0, 0),
+        between(86_400, 0),
+        retention(604_800, 0),
+        retention(3_153_600_000, 0),
+        uncertain(0),
+        uncertain(2),
+    ] {
+        update(&postroom, right.clone(), &[])
+            .await
+            .unwrap_or_else(|refused| panic!("{right:?}: {refused:?}"));
     }
+    let all = current(&postroom).await;
+    assert_eq!(all.max_messages_per_batch, Some(10_000));
+    assert_eq!(all.min_batch_interval, Some(seconds(86_400)));
+    assert_eq!(all.message_retention, Some(seconds(3_153_600_000)));
+    assert_eq!(all.on_uncertain, Some(OnUncertain::Hold.into()));
     let level = |level| Settings { log_level: Some(level), ..Settings::default() };
     for (wrong, field) in [
         (timeout(0, 999_999_999), "settings.connection_timeout"),
@@ -240,11 +213,24 @@ async fn each_field_has_its_range() {
         (intervals(&[1_800; 33]), "settings.retry_intervals"),
         (level(99), "settings.log_level"),
         (level(-1), "settings.log_level"),
+        (batch(0), "settings.max_messages_per_batch"),
+        (batch(10_001), "settings.max_messages_per_batch"),
+        (batch(u32::MAX), "settings.max_messages_per_batch"),
+        (between(86_400, 1), "settings.min_batch_interval"),
+        (between(-1, 0), "settings.min_batch_interval"),
+        (between(0, -1), "settings.min_batch_interval"),
+        (retention(604_799, 999_999_999), "settings.message_retention"),
+        (retention(0, 0), "settings.message_retention"),
+        (retention(3_153_600_000, 1), "settings.message_retention"),
+        (retention(i64::MAX, i32::MAX), "settings.message_retention"),
+        (uncertain(3), "settings.on_uncertain"),
+        (uncertain(-1), "settings.on_uncertain"),
     ] {
         let refused = update(&postroom, wrong, &[]).await.expect_err(field);
         assert_eq!(reason(&refused), (Code::InvalidArgument, "INVALID_FIELD".to_owned()));
         assert_eq!(bad_fields(&refused), [field]);
     }
+    assert_eq!(current(&postroom).await, all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -318,7 +304,7 @@ async fn mail_of_a_site_that_is_off_waits_until_it_is_on_again() {
     );
     let server = server.start().await;
     let postroom = Postroom::start().await;
-    create_site(&postroom, "other", "").await.expect("a site");
+    postroom.create_site("other").await;
     let account = plain_account(&server, "shop@example.com");
     postroom.create_account(account.clone()).await;
     let request = postroom::api::proto::CreateAccountRequest {

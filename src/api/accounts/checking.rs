@@ -11,7 +11,7 @@ use crate::api::{Api, fields};
 use crate::domain::account::Check;
 use crate::domain::error::Problem;
 use crate::domain::site::SiteId;
-use crate::store::{checks, passwords};
+use crate::store::{checks, lanes, passwords};
 
 /// Tries an account, saved or not.
 pub(super) async fn check(
@@ -51,6 +51,9 @@ pub(super) async fn check(
     check.success_time = check.check_time.filter(|_| report.passed());
     if let Some(id) = saved {
         checks::record(&api.store, site, id, &check).await?;
+        if report.passed() {
+            lanes::resume_now(&api.store, site, id).await?;
+        }
         check = find(&api.store, site, id).await?.check;
     }
     let steps = report.steps.into_iter().map(convert::check_step).collect();

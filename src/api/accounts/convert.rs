@@ -1,14 +1,17 @@
 //! Accounts and checks as they are answered.
 
+use super::limits;
 use super::ownership::origin_to_proto;
 use crate::api::fields;
 use crate::api::proto::account::Auth as ProtoAuth;
 use crate::api::proto::{
-    Account as ProtoAccount, Check as ProtoCheck, CheckStep as ProtoCheckStep, NoAuth, PasswordAuth,
-    Reply as ProtoReply, Security as ProtoSecurity, Step as ProtoStep, check, check_step,
+    Account as ProtoAccount, Check as ProtoCheck, CheckStep as ProtoCheckStep, NoAuth,
+    Parking as ProtoParking, PasswordAuth, Reply as ProtoReply, Security as ProtoSecurity, Step as ProtoStep,
+    check, check_step, parking,
 };
 use crate::domain::account::{Account, Check, CheckState, Login, Ownership, Profile, Security, account_name};
 use crate::domain::outcome::Step;
+use crate::domain::parking::{Parking, ParkingReason};
 use crate::domain::reply::Reply;
 use crate::smtp::check::{StepReport, StepState};
 
@@ -17,6 +20,7 @@ pub(super) fn account(account: &Account) -> ProtoAccount {
     ProtoAccount {
         name: account_name(&account.site, account.id),
         check: Some(check(&account.check)),
+        parking: account.parking.as_ref().map(parking),
         etag: fields::etag("account", account.version),
         create_time: Some(fields::to_timestamp(account.create_time)),
         update_time: Some(fields::to_timestamp(account.update_time)),
@@ -26,7 +30,7 @@ pub(super) fn account(account: &Account) -> ProtoAccount {
 
 /// What a caller decided about an account, as it is answered; the rest is empty.
 pub(super) fn profile(profile: &Profile) -> ProtoAccount {
-    let Profile { active, sender_name, sender_email, server, login, ownership, limits: _ } = profile;
+    let Profile { active, sender_name, sender_email, server, login, ownership, limits } = profile;
     let Ownership { origin, user, shared, mailings_first } = ownership;
     let auth = match login {
         Login::None => ProtoAuth::None(NoAuth {}),
@@ -48,6 +52,7 @@ pub(super) fn profile(profile: &Profile) -> ProtoAccount {
         origin: origin_to_proto(*origin).into(),
         user: user.clone(),
         shared: Some(*shared),
+        limits: Some(limits::to_proto(limits)),
         ..ProtoAccount::default()
     }
 }
@@ -66,6 +71,22 @@ pub(super) fn check(check: &Check) -> ProtoCheck {
         success_time: success_time.map(fields::to_timestamp),
         error: error.clone(),
         capabilities: capabilities.clone(),
+    }
+}
+
+/// Parking as it is answered.
+pub(in crate::api) fn parking(parking: &Parking) -> ProtoParking {
+    let Parking { reason, until, error } = parking;
+    ProtoParking {
+        reason: match reason {
+            ParkingReason::AuthFailed => parking::Reason::AuthFailed,
+            ParkingReason::Unreachable => parking::Reason::Unreachable,
+            ParkingReason::Quota => parking::Reason::Quota,
+            ParkingReason::Configuration => parking::Reason::Configuration,
+        }
+        .into(),
+        until: Some(fields::to_timestamp(*until)),
+        error: error.clone(),
     }
 }
 

@@ -3,6 +3,7 @@
 mod checking;
 mod code_letter;
 pub(in crate::api) mod convert;
+mod limits;
 mod ownership;
 mod profile;
 mod prove;
@@ -200,6 +201,7 @@ fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> 
         user,
         sender_email,
         check_state,
+        parked,
     } = request;
     let mut violations = Violations::default();
     let origin =
@@ -217,7 +219,7 @@ fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> 
         ProtoState::Failed => Some(CheckState::Failed),
     });
     violations.finish()?;
-    Ok(AccountFilter { active, origin, user, sender_key, check_state })
+    Ok(AccountFilter { active, origin, user, sender_key, check_state, parked })
 }
 
 async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest) -> Result<(), Problem> {

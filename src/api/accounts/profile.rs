@@ -1,6 +1,6 @@
 //! What callers decide about accounts: new profiles, and changes by mask.
 
-use super::ownership;
+use super::{limits, ownership};
 use crate::api::fields::{self, Violations};
 use crate::api::proto::account::Auth as ProtoAuth;
 use crate::api::proto::{Account as ProtoAccount, Security as ProtoSecurity};
@@ -22,8 +22,8 @@ const MAX_PASSWORD_BYTES: usize = 1_024;
 /// The port on which an account that names no security uses implicit TLS.
 const IMPLICIT_TLS_PORT: u32 = 465;
 
-/// The paths of an update mask that this server knows.
-const PATHS: [&str; 10] = [
+/// The paths of an update mask that this server knows, besides those of single limits.
+const PATHS: [&str; 11] = [
     "active",
     "sender_name",
     "sender_email",
@@ -34,6 +34,7 @@ const PATHS: [&str; 10] = [
     "password",
     "mailings_first",
     "shared",
+    "limits",
 ];
 
 /// A profile, and the password that came with it.
@@ -95,7 +96,9 @@ fn merge(
     let all = paths.iter().any(|path| path == "*");
     for (index, path) in paths.iter().enumerate() {
         // An etag may be named: it is compared, not stored.
-        let known = PATHS.contains(&path.as_str()) || ["*", "etag", "auth"].contains(&path.as_str());
+        let known = PATHS.contains(&path.as_str())
+            || ["*", "etag", "auth"].contains(&path.as_str())
+            || limits::is_path(path);
         if !known {
             let description = format!("`{path}` is not a field that can be changed");
             violations.add(format!("update_mask.paths[{index}]"), description);
@@ -104,13 +107,38 @@ fn merge(
     let named = |path: &str, present: bool| {
         if paths.is_empty() { present } else { all || paths.iter().any(|p| p == path) }
     };
-    let ProtoAccount { active, sender_name, sender_email, host, port, security, auth, .. } = change;
-    if named("mailings_first", change.mailings_first.is_some()) {
-        merged.mailings_first = change.mailings_first;
+    let ProtoAccount {
+        name: _,
+        active,
+        sender_name,
+        sender_email,
+        host,
+        port,
+        security,
+        auth,
+        mailings_first,
+        // That these two are as they were was seen to before.
+        origin: _,
+        user: _,
+        shared,
+        limits,
+        check: _,
+        parking: _,
+        etag: _,
+        create_time: _,
+        update_time: _,
+    } = change;
+    if named("mailings_first", mailings_first.is_some()) {
+        merged.mailings_first = mailings_first;
     }
-    if named("shared", change.shared.is_some()) {
-        merged.shared = change.shared;
+    if named("shared", shared.is_some()) {
+        merged.shared = shared;
     }
+    merged.limits = if named("limits", limits.is_some()) {
+        limits
+    } else {
+        Some(limits::merge(merged.limits, limits, paths))
+    };
     if named("active", active.is_some()) {
         merged.active = active;
     }
@@ -150,12 +178,15 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
         origin,
         user,
         shared,
+        limits,
         check: _,
+        parking: _,
         etag: _,
         create_time: _,
         update_time: _,
     } = account;
     let ownership = ownership::parse(origin, user, shared, mailings_first, violations);
+    let limits = limits::parse(limits, violations);
     let sender_name = fields::text(&sender_name, MAX_SENDER_NAME).map(|name| words::decode(name.trim()));
     let sender_name = violations.take("account.sender_name", sender_name);
     let sender_email = violations.take("account.sender_email", Address::parse(&sender_email));
@@ -170,7 +201,7 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
             server: server?,
             login,
             ownership: ownership?,
-            limits: current.map(|profile| profile.limits).unwrap_or_default(),
+            limits,
         },
         password,
     })

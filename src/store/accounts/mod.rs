@@ -1,16 +1,15 @@
 //! SMTP accounts as their callers set them.
 
-use sqlx::{PgConnection, query, query_as, query_scalar};
-use time::OffsetDateTime;
+mod requests;
+mod row;
 
+use sqlx::{query, query_as, query_scalar};
+
+pub use self::requests::find_by_request;
+use self::row::{AccountRow, security_name, stored, username};
 use super::checks::{self, CheckChange};
-use super::{Store, StoreError, logs, passwords};
-use crate::domain::account::{
-    Account, Check, CheckState, Login, Origin, Ownership, Profile, Security, Server,
-};
-use crate::domain::address::Address;
-use crate::domain::limits::Limits;
-use crate::domain::parking::{Parking, ParkingReason};
+use super::{Store, StoreError, lanes, logs, passwords};
+use crate::domain::account::{Account, Check, CheckState, Origin, Profile};
 use crate::domain::secret::Secret;
 use crate::domain::site::SiteId;
 
@@ -73,98 +72,8 @@ pub struct AccountFilter {
     pub sender_key: Option<String>,
     /// Only those in this state.
     pub check_state: Option<CheckState>,
-}
-
-struct AccountRow {
-    account_id: i64,
-    active: bool,
-    sender_name: String,
-    sender_email: String,
-    host: String,
-    port: i32,
-    security: String,
-    username: Option<String>,
-    origin: String,
-    user_id: String,
-    shared: bool,
-    mailings_first: bool,
-    version: i64,
-    create_time: OffsetDateTime,
-    update_time: OffsetDateTime,
-    check_state: Option<String>,
-    check_time: Option<OffsetDateTime>,
-    success_time: Option<OffsetDateTime>,
-    error: Option<String>,
-    capabilities: Option<Vec<String>>,
-    per_minute: Option<i32>,
-    per_hour: Option<i32>,
-    per_day: Option<i32>,
-    recipients_per_day: Option<i32>,
-    max_connections: Option<i32>,
-    max_recipients: Option<i32>,
-    reserve_percent: Option<i32>,
-    parking_reason: Option<String>,
-    parked_until: Option<OffsetDateTime>,
-    parking_error: Option<String>,
-    failures: i32,
-}
-
-impl AccountRow {
-    fn into_account(self, site: &SiteId) -> Result<Account, StoreError> {
-        let check = Check {
-            state: checks::state_from_name(self.check_state.as_deref())?,
-            check_time: self.check_time,
-            success_time: self.success_time,
-            error: self.error.unwrap_or_default(),
-            capabilities: self.capabilities.unwrap_or_default(),
-        };
-        let limits = Limits {
-            per_minute: count(self.per_minute)?,
-            per_hour: count(self.per_hour)?,
-            per_day: count(self.per_day)?,
-            recipients_per_day: count(self.recipients_per_day)?,
-            max_connections: count(self.max_connections)?,
-            max_recipients: count(self.max_recipients)?,
-            reserve_percent: count(self.reserve_percent)?,
-        };
-        let parked = self.parking_reason.zip(self.parked_until).zip(self.parking_error);
-        let parking = parked
-            .map(|((reason, until), error)| {
-                let reason = ParkingReason::from_name(&reason).ok_or(StoreError::Corrupt("parking"))?;
-                Ok::<_, StoreError>(Parking { reason, until, error })
-            })
-            .transpose()?;
-        let server = Server {
-            host: self.host,
-            port: u16::try_from(self.port).map_err(|_| StoreError::Corrupt("port"))?,
-            security: security(&self.security)?,
-        };
-        let profile = Profile {
-            active: self.active,
-            sender_name: self.sender_name,
-            sender_email: Address::parse(&self.sender_email).map_err(|_| StoreError::Corrupt("address"))?,
-            server,
-            login: self.username.map_or(Login::None, |username| Login::Password { username }),
-            ownership: Ownership {
-                origin: Origin::from_name(&self.origin).ok_or(StoreError::Corrupt("origin"))?,
-                user: self.user_id,
-                shared: self.shared,
-                mailings_first: self.mailings_first,
-            },
-            limits,
-        };
-        Ok(Account {
-            site: site.clone(),
-            id: self.account_id,
-            profile,
-            check,
-            parking,
-            failures: self.failures,
-            version: self.version,
-            create_time: self.create_time,
-            update_time: self.update_time,
-        })
-    }
+    /// Only those that are parked, or that are not.
+    pub parked: Option<bool>,
 }
 
 /// The id of the next account of a site; `None` where there is no such site. An id that is not used is lost.
@@ -222,7 +131,7 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     )
     .execute(&mut *transaction)
     .await?;
-    if let Some(known) = claim_request(&mut transaction, site, id, request).await? {
+    if let Some(known) = requests::claim(&mut transaction, site, id, request).await? {
         return Ok(known);
     }
     if let Some(check) = check {
@@ -230,61 +139,6 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     }
     transaction.commit().await?;
     Ok(Created::Saved)
-}
-
-/// Notes the request that creates this account, inside its transaction; what came before it, where it is not the first.
-async fn claim_request(
-    connection: &mut PgConnection,
-    site: &SiteId,
-    account: i64,
-    request: Option<(&str, &[u8])>,
-) -> Result<Option<Created>, StoreError> {
-    let Some((request_id, mac)) = request else { return Ok(None) };
-    // Waits for a transaction that notes the same id, and sees what it did.
-    let noted = query!(
-        "insert into account_requests (site_id, request_id, request_mac, account_id) values ($1, $2, $3, $4)
-         on conflict do nothing",
-        site.as_str(),
-        request_id,
-        mac,
-        account,
-    )
-    .execute(&mut *connection)
-    .await?;
-    if noted.rows_affected() > 0 {
-        return Ok(None);
-    }
-    let known = known_request(connection, site, request_id).await?;
-    let (account, mac) = known.ok_or(StoreError::Corrupt("request id"))?;
-    Ok(Some(Created::RequestKnown { account, mac }))
-}
-
-/// The account that was created by this request, and the MAC of the request's content.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn find_by_request(
-    store: &Store,
-    site: &SiteId,
-    request_id: &str,
-) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
-    let mut connection = store.pool.acquire().await?;
-    known_request(&mut connection, site, request_id).await
-}
-
-async fn known_request(
-    connection: &mut PgConnection,
-    site: &SiteId,
-    request_id: &str,
-) -> Result<Option<(i64, Vec<u8>)>, StoreError> {
-    let row = query!(
-        "select account_id, request_mac from account_requests where site_id = $1 and request_id = $2",
-        site.as_str(),
-        request_id,
-    )
-    .fetch_optional(connection)
-    .await?;
-    Ok(row.map(|row| (row.account_id, row.request_mac)))
 }
 
 /// The account of this id.
@@ -326,7 +180,7 @@ pub async fn list(
     after: i64,
     limit: i64,
 ) -> Result<Vec<Account>, StoreError> {
-    let AccountFilter { active, origin, user, sender_key, check_state } = filter;
+    let AccountFilter { active, origin, user, sender_key, check_state, parked } = filter;
     query_as!(
         AccountRow,
         r#"select a.account_id, a.active, a.sender_name, a.sender_email, a.host, a.port, a.security, a.username,
@@ -346,8 +200,9 @@ pub async fn list(
              and ($5::text is null or coalesce(c.state, 'not_checked') = $5)
              and ($6::text is null or a.origin = $6)
              and ($7::text is null or a.user_id = $7)
+             and ($8::boolean is null or (l.parking_reason is not null) = $8)
            order by a.account_id
-           limit $8"#,
+           limit $9"#,
         site.as_str(),
         after,
         *active,
@@ -355,6 +210,7 @@ pub async fn list(
         check_state.map(checks::state_name),
         origin.map(Origin::name),
         user.as_deref(),
+        *parked,
         limit,
     )
     .fetch_all(&store.pool)
@@ -365,7 +221,8 @@ pub async fn list(
 }
 
 /// Replaces the profile of an account if it still has the version that `account` names. A new
-/// password replaces the sealed one; without one it stays, unless the login needs none. The account's logs are emptied.
+/// password replaces the sealed one; without one it stays, unless the login needs none. The account's logs are emptied,
+/// and it is no longer parked.
 /// `request` is that of a call that creates, where the change takes an account over.
 ///
 /// # Errors
@@ -445,44 +302,15 @@ pub async fn replace(
         return Ok(Replaced::VersionChanged);
     }
     if let Some(Created::RequestKnown { account, mac }) =
-        claim_request(&mut transaction, site, *id, request).await?
+        requests::claim(&mut transaction, site, *id, request).await?
     {
         return Ok(Replaced::RequestKnown { account, mac });
     }
     checks::apply(&mut transaction, site, *id, check).await?;
+    // Before the logs: who records transcripts locks the site before its logs, too.
+    lanes::resume(&mut transaction, site, *id).await?;
     logs::drop_logs(&mut transaction, site, *id).await?;
     transaction.commit().await?;
+    lanes::tell_resumed(store, site, *id);
     Ok(Replaced::Saved)
-}
-
-fn count(stored: Option<i32>) -> Result<Option<u32>, StoreError> {
-    stored.map(|count| u32::try_from(count).map_err(|_| StoreError::Corrupt("limit"))).transpose()
-}
-
-fn stored(limit: Option<u32>) -> Option<i32> {
-    limit.map(|limit| i32::try_from(limit).unwrap_or(i32::MAX))
-}
-
-fn username(login: &Login) -> Option<&str> {
-    match login {
-        Login::None => None,
-        Login::Password { username } => Some(username),
-    }
-}
-
-fn security(name: &str) -> Result<Security, StoreError> {
-    match name {
-        "implicit_tls" => Ok(Security::ImplicitTls),
-        "starttls" => Ok(Security::StartTls),
-        "none" => Ok(Security::None),
-        _ => Err(StoreError::Corrupt("security")),
-    }
-}
-
-const fn security_name(security: Security) -> &'static str {
-    match security {
-        Security::ImplicitTls => "implicit_tls",
-        Security::StartTls => "starttls",
-        Security::None => "none",
-    }
 }

@@ -1,0 +1,100 @@
+//! Sites and settings as they are answered, and the choices a setting has.
+
+use crate::api::fields;
+use crate::api::proto::{
+    AccountPriority as ProtoPriority, LogLevel as ProtoLogLevel, OnUncertain as ProtoUncertain,
+    Settings as ProtoSettings, Site as ProtoSite,
+};
+use crate::domain::log::LogLevel;
+use crate::domain::settings::{AccountPriority, OnUncertain, Settings};
+use crate::domain::site::Site;
+
+/// A site as it is answered.
+pub(super) fn site(site: Site) -> ProtoSite {
+    ProtoSite {
+        name: site.id.name(),
+        display_name: site.display_name,
+        create_time: Some(fields::to_timestamp(site.create_time)),
+    }
+}
+
+/// Settings as they are answered: every default written out.
+pub(super) fn settings(settings: &Settings) -> ProtoSettings {
+    let Settings { site, stored, version, update_time } = settings;
+    ProtoSettings {
+        name: format!("{}/settings", site.name()),
+        enabled: Some(stored.enabled()),
+        user_accounts_enabled: Some(stored.user_accounts_enabled()),
+        require_confirmed_sender: Some(stored.require_confirmed_sender()),
+        account_priority: Some(priority_to_proto(stored.account_priority()).into()),
+        send_test_on_save: Some(stored.send_test_on_save()),
+        connection_timeout: Some(fields::to_duration(stored.connection_timeout())),
+        save_logs: Some(stored.save_logs()),
+        log_level: Some(level_to_proto(stored.log_level()).into()),
+        retry_intervals: stored.retry_intervals().into_iter().map(fields::to_duration).collect(),
+        max_messages_per_batch: Some(stored.max_messages_per_batch()),
+        min_batch_interval: Some(fields::to_duration(stored.min_batch_interval())),
+        send_in_parts: Some(stored.send_in_parts()),
+        on_uncertain: Some(uncertainty_to_proto(stored.on_uncertain()).into()),
+        message_retention: Some(fields::to_duration(stored.message_retention())),
+        etag: self::etag(*version),
+        update_time: update_time.map(fields::to_timestamp),
+    }
+}
+
+/// The etag of a version of the settings.
+pub(super) fn etag(version: i64) -> String {
+    fields::etag("settings", version)
+}
+
+/// The level; `None` for the default.
+pub(super) const fn level_from_proto(level: ProtoLogLevel) -> Option<LogLevel> {
+    match level {
+        ProtoLogLevel::Unspecified => None,
+        ProtoLogLevel::Client => Some(LogLevel::Client),
+        ProtoLogLevel::ClientServer => Some(LogLevel::ClientServer),
+        ProtoLogLevel::Connection => Some(LogLevel::Connection),
+        ProtoLogLevel::LowLevel => Some(LogLevel::LowLevel),
+    }
+}
+
+/// The priority; `None` for the default.
+pub(super) const fn priority_from_proto(priority: ProtoPriority) -> Option<AccountPriority> {
+    match priority {
+        ProtoPriority::Unspecified => None,
+        ProtoPriority::UserFirst => Some(AccountPriority::UserFirst),
+        ProtoPriority::AdminFirst => Some(AccountPriority::AdminFirst),
+    }
+}
+
+const fn priority_to_proto(priority: AccountPriority) -> ProtoPriority {
+    match priority {
+        AccountPriority::UserFirst => ProtoPriority::UserFirst,
+        AccountPriority::AdminFirst => ProtoPriority::AdminFirst,
+    }
+}
+
+const fn level_to_proto(level: LogLevel) -> ProtoLogLevel {
+    match level {
+        LogLevel::Client => ProtoLogLevel::Client,
+        LogLevel::ClientServer => ProtoLogLevel::ClientServer,
+        LogLevel::Connection => ProtoLogLevel::Connection,
+        LogLevel::LowLevel => ProtoLogLevel::LowLevel,
+    }
+}
+
+/// What happens to an uncertain letter; `None` for the default.
+pub(super) const fn uncertainty_from_proto(on_uncertain: ProtoUncertain) -> Option<OnUncertain> {
+    match on_uncertain {
+        ProtoUncertain::Unspecified => None,
+        ProtoUncertain::Resend => Some(OnUncertain::Resend),
+        ProtoUncertain::Hold => Some(OnUncertain::Hold),
+    }
+}
+
+const fn uncertainty_to_proto(on_uncertain: OnUncertain) -> ProtoUncertain {
+    match on_uncertain {
+        OnUncertain::Resend => ProtoUncertain::Resend,
+        OnUncertain::Hold => ProtoUncertain::Hold,
+    }
+}

@@ -1,0 +1,137 @@
+//! `SettingsService`: sites and their settings.
+
+mod change;
+mod convert;
+
+use std::sync::Arc;
+
+use tonic::{Request, Response, Status};
+
+use self::change::SettingsChange;
+use super::fields::{self, Violations};
+use super::page::{self, Tokens};
+use super::proto::settings_service_server::SettingsService;
+use super::proto::{
+    CreateSiteRequest, CreateSiteResponse, GetSettingsRequest, GetSettingsResponse, GetSiteRequest,
+    GetSiteResponse, ListSitesRequest, ListSitesResponse, Site as ProtoSite, UpdateSettingsRequest,
+    UpdateSettingsResponse,
+};
+use super::{Api, to_the_end};
+use crate::domain::access::{Right, Scope};
+use crate::domain::error::{Problem, Reason};
+use crate::domain::settings::Settings;
+use crate::domain::site::SiteId;
+use crate::store::{settings, sites};
+
+/// Longest `display_name` in characters.
+const MAX_DISPLAY_NAME: usize = 200;
+
+/// `SettingsService` over the API.
+pub(super) struct Service(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl SettingsService for Service {
+    async fn create_site(
+        &self,
+        request: Request<CreateSiteRequest>,
+    ) -> Result<Response<CreateSiteResponse>, Status> {
+        self.0.authorise(request.metadata(), Right::ManageSites, Ok(())).await?;
+        let CreateSiteRequest { site_id, site } = request.into_inner();
+        let ProtoSite { name: _, display_name, create_time: _ } = site.unwrap_or_default();
+        let mut violations = Violations::default();
+        let id = SiteId::parse(&site_id).ok_or("must match [a-z0-9][a-z0-9-]{0,62}");
+        let id = violations.take("site_id", id);
+        let display_name =
+            violations.take("site.display_name", fields::text(&display_name, MAX_DISPLAY_NAME));
+        let (Some(id), Some(display_name)) = (id, display_name) else {
+            return Err(violations.problem().into());
+        };
+        let api = Arc::clone(&self.0);
+        let site = to_the_end(async move {
+            sites::create(&api.store, &id, &display_name).await?.ok_or_else(|| {
+                let text = format!("{} exists already", id.name());
+                Problem::new(Reason::AlreadyExists, text).with("name", id.name())
+            })
+        })
+        .await?;
+        Ok(Response::new(CreateSiteResponse { site: Some(convert::site(site)) }))
+    }
+
+    async fn get_site(&self, request: Request<GetSiteRequest>) -> Result<Response<GetSiteResponse>, Status> {
+        let named = fields::site("name", &request.get_ref().name);
+        let id = self.0.authorise(request.metadata(), Right::ReadSite, named).await?;
+        let site = sites::find(&self.0.store, &id).await.map_err(Problem::from)?;
+        let site = site.ok_or_else(|| Problem::not_found(id.name()))?;
+        Ok(Response::new(GetSiteResponse { site: Some(convert::site(site)) }))
+    }
+
+    async fn list_sites(
+        &self,
+        request: Request<ListSitesRequest>,
+    ) -> Result<Response<ListSitesResponse>, Status> {
+        let credentials = self.0.authenticator.caller(request.metadata()).await?;
+        let ListSitesRequest { page_size, page_token } = request.into_inner();
+        let size = page::size(page_size)?;
+        let store = &self.0.store;
+        let tokens = Tokens::new(store.vault(), "sites page", &[]);
+        let after = tokens.page(&page_token)?.unwrap_or_default();
+        let caller = &credentials.caller;
+        if let Scope::Site(own) = &caller.scope {
+            caller.may(Right::ReadSite, Some(own))?;
+            let site = sites::find(store, own).await.map_err(Problem::from)?;
+            let sites = site.into_iter().map(convert::site).collect();
+            return Ok(Response::new(ListSitesResponse { sites, next_page_token: String::new() }));
+        }
+        caller.may(Right::ReadSite, None)?;
+        let mut found = sites::list(store, &after, page::limit(size)).await.map_err(Problem::from)?;
+        let next_page_token =
+            page::cut(&mut found, size).map(|last| tokens.make(last.id.as_str())).unwrap_or_default();
+        let sites = found.into_iter().map(convert::site).collect();
+        Ok(Response::new(ListSitesResponse { sites, next_page_token }))
+    }
+
+    async fn get_settings(
+        &self,
+        request: Request<GetSettingsRequest>,
+    ) -> Result<Response<GetSettingsResponse>, Status> {
+        let named = fields::settings_site("name", &request.get_ref().name);
+        let site = self.0.authorise(request.metadata(), Right::ManageSettings, named).await?;
+        let found = settings::find(&self.0.store, &site).await.map_err(Problem::from)?;
+        let found = found.ok_or_else(|| Problem::not_found(site.name()))?;
+        Ok(Response::new(GetSettingsResponse { settings: Some(convert::settings(&found)) }))
+    }
+
+    async fn update_settings(
+        &self,
+        request: Request<UpdateSettingsRequest>,
+    ) -> Result<Response<UpdateSettingsResponse>, Status> {
+        let wanted = request.get_ref().settings.as_ref();
+        let name = wanted.map(|settings| settings.name.as_str()).unwrap_or_default();
+        let named = fields::settings_site("settings.name", name);
+        let site = self.0.authorise(request.metadata(), Right::ManageSettings, named).await?;
+        let UpdateSettingsRequest { settings: wanted, update_mask } = request.into_inner();
+        let wanted = wanted.unwrap_or_default();
+        let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
+        let etag = wanted.etag.clone();
+        let change = SettingsChange::parse(wanted, &paths, self.0.options.retry_floor)?;
+        let api = Arc::clone(&self.0);
+        let settings = to_the_end(async move { update(&api, &site, &etag, change).await }).await?;
+        Ok(Response::new(UpdateSettingsResponse { settings: Some(convert::settings(&settings)) }))
+    }
+}
+
+async fn update(api: &Api, site: &SiteId, etag: &str, change: SettingsChange) -> Result<Settings, Problem> {
+    let mut current =
+        settings::find(&api.store, site).await?.ok_or_else(|| Problem::not_found(site.name()))?;
+    if !etag.is_empty() && etag != convert::etag(current.version) {
+        return Err(fields::etag_mismatch(&format!("{}/settings", site.name())));
+    }
+    let before = current.stored.clone();
+    change.apply(&mut current.stored);
+    // What is read and written back as it was is no change, although the defaults are then written out.
+    if current.stored.counts_like(&before) {
+        return Ok(Settings { stored: before, ..current });
+    }
+    let changed = settings::replace(&api.store, &current).await?;
+    changed.ok_or_else(|| fields::etag_mismatch(&format!("{}/settings", site.name())))
+}
