@@ -13,6 +13,7 @@ use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
 use postroom::private_postgres::{self, PrivatePostgres};
 use postroom::shutdown::Shutdown;
+use postroom::smtp::Floors;
 use postroom::store::{Store, keys};
 use postroom::vault::Vault;
 use sqlx::Connection as _;
@@ -70,6 +71,7 @@ async fn run(cluster: &PrivatePostgres, name: &str, accounts: i64) -> Result<Vec
         egress_allow: Vec::new(),
         egress_ports: Vec::new(),
         plaintext_auth_hosts: Vec::new(),
+        smtp_floors: Floors::default(),
         retry_floor: Duration::ZERO,
         max_letter_bytes: 1024 * 1024,
         check_limits: CheckLimits::default(),

@@ -143,7 +143,7 @@ async fn send(
     });
     let (from, recipients) = match envelope {
         Ok(envelope) => envelope,
-        Err(error) => return unreadable(numbers.len(), &error),
+        Err(error) => return unreadable(numbers.len(), error),
     };
     let letter = Letter {
         sender: &from,
@@ -183,7 +183,7 @@ fn not_opened(failure: &Failure, sender: &Sender, recipients: usize) -> Brought 
 }
 
 /// An envelope in the store that does not parse, which the types do not rule out although it does not happen.
-fn unreadable(recipients: usize, error: &AddressError) -> Brought {
+fn unreadable(recipients: usize, error: AddressError) -> Brought {
     let result = RecipientResult {
         class: Class::Refused,
         step: Step::Envelope,

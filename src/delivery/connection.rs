@@ -57,12 +57,11 @@ impl Connection {
     ) -> Result<Vec<RecipientResult>, Failure> {
         let mut reused = self.open.is_some();
         loop {
-            let (session, _) = match &mut self.open {
-                Some(open) => open,
-                None => {
-                    let session = self.connect(context, sender, transcript).await?;
-                    self.open.insert((session, sender.account.version))
-                }
+            let (session, _) = if let Some(open) = &mut self.open {
+                open
+            } else {
+                let session = self.connect(context, sender, transcript).await?;
+                self.open.insert((session, sender.account.version))
             };
             let results = session.deliver_through(gate, letter, transcript).await;
             self.letters += 1;

@@ -113,13 +113,11 @@ impl Worker {
                 continue;
             }
             if !is_fresh {
-                match self.load().await {
-                    Some(loaded) => sender = loaded,
-                    None => {
-                        self.context.hand_back(&self.lane, claims.into(), AFTER_TROUBLE).await;
-                        break;
-                    }
-                }
+                let Some(loaded) = self.load().await else {
+                    self.context.hand_back(&self.lane, claims.into(), AFTER_TROUBLE).await;
+                    break;
+                };
+                sender = loaded;
             }
             is_fresh = false;
             if i64::from(slot) > i64::from(sender.max_connections()) {
