@@ -1,12 +1,16 @@
 //! The sessions of an account, counted across replicas: a worker holds a slot as long as it may have one open.
 
+use std::time::Duration;
+
 use sqlx::{query, query_scalar};
 use uuid::Uuid;
 
 use super::queue::{Lane, interval};
-use super::replicas::LEASE;
 use super::{Store, StoreError};
 
+/// A replica that is silent for so long has no sessions any more: without the store it can send no further letter. Much
+/// shorter than a lease, so that an account does not stand still after a crash.
+const SILENCE: Duration = Duration::from_secs(5);
 /// Two workers that begin at the same time may pick the same slot; one of them looks again.
 const TRIES: usize = 3;
 
@@ -59,7 +63,7 @@ pub async fn take(
             replica,
             holder,
             max,
-            interval(LEASE),
+            interval(SILENCE),
         )
         .fetch_one(&store.pool)
         .await?;
@@ -99,7 +103,7 @@ pub async fn count(store: &Store, lane: &Lane) -> Result<i64, StoreError> {
              and s.account_id = $2"#,
         lane.site.as_str(),
         lane.account,
-        interval(LEASE),
+        interval(SILENCE),
     )
     .fetch_one(&store.pool)
     .await?;

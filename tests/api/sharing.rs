@@ -8,6 +8,7 @@ use postroom::api::proto::{Account, Limits, ListMessagesRequest, SendMessageRequ
 use tokio::task::JoinSet;
 use tonic::Code;
 
+use crate::bulk::send_all;
 use crate::scripted::ordinary::Behaviour;
 use crate::scripted::{Journal, Server};
 use crate::support::{PATIENCE, Postroom, SITE, letter, plain_account, reason};
@@ -25,15 +26,8 @@ async fn start(server: &Server) -> Postroom {
 }
 
 async fn send(postroom: &Postroom, numbers: std::ops::Range<usize>) {
-    let mut send = postroom.send();
-    for number in numbers {
-        let request = SendMessageRequest {
-            parent: SITE.to_owned(),
-            message: Some(letter(FROM, &[&format!("{number}@example.org")])),
-            ..SendMessageRequest::default()
-        };
-        send.send_message(request).await.expect("taken");
-    }
+    let letters = numbers.map(|number| letter(FROM, &[&format!("{number}@example.org")])).collect();
+    send_all(&[postroom], letters).await;
 }
 
 /// Every letter that a site has in this state.

@@ -13,8 +13,9 @@ use postroom::api::proto::message::Content;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
-    Account, Composed, CreateAccountRequest, CreateSiteRequest, GetMessageRequest, ListLogEntriesRequest,
-    LogEntry, Message, PasswordAuth, Security, SendMessageRequest, Settings, UpdateSettingsRequest,
+    Account, Composed, CreateAccountRequest, CreateSiteRequest, GetMessageRequest, Limits,
+    ListLogEntriesRequest, LogEntry, Message, PasswordAuth, Security, SendMessageRequest, Settings,
+    UpdateAccountRequest, UpdateSettingsRequest,
 };
 use postroom::app::{self, AppError, AppOptions};
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
@@ -24,6 +25,7 @@ use postroom::shutdown::Shutdown;
 use postroom::smtp::Floors;
 use postroom::store::{Store, keys};
 use postroom::vault::Vault;
+use prost_types::FieldMask;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
@@ -329,6 +331,29 @@ impl Postroom {
         taken.expect("taken").message.expect("set")
     }
 
+    /// A letter as soon as so many attempts are recorded.
+    pub(crate) async fn wait_for_attempts(&self, name: &str, attempts: usize) -> Message {
+        let start = Instant::now();
+        loop {
+            let message = self.message(name).await;
+            if message.attempts.len() >= attempts {
+                return message;
+            }
+            assert!(start.elapsed() < PATIENCE, "{message:?}");
+            // Nothing tells of attempts that do not end a letter; it is asked for again.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Changes the limits of an account.
+    pub(crate) async fn change_limits(&self, account: &Account, limits: Limits) {
+        let account = Account { name: account.name.clone(), limits: Some(limits), ..Account::default() };
+        let update_mask = Some(FieldMask { paths: vec!["limits".to_owned()] });
+        let request =
+            UpdateAccountRequest { account: Some(account), update_mask, ..UpdateAccountRequest::default() };
+        self.accounts().update_account(request).await.expect("updated");
+    }
+
     /// A letter as it is now.
     pub(crate) async fn message(&self, name: &str) -> Message {
         let request = GetMessageRequest { name: name.to_owned() };
@@ -362,10 +387,15 @@ async fn make_key(store: &Store, scope: Scope, roles: &[Role]) -> String {
 
 /// An account without a login at a plain server on the loopback.
 pub(crate) fn plain_account(server: &SmtpServer, sender_email: &str) -> Account {
+    account_at(server.port(), sender_email)
+}
+
+/// The same at whatever listens on this port.
+pub(crate) fn account_at(port: u16, sender_email: &str) -> Account {
     Account {
         sender_email: sender_email.to_owned(),
         host: "127.0.0.1".to_owned(),
-        port: u32::from(server.port()),
+        port: u32::from(port),
         security: Security::None.into(),
         ..Account::default()
     }

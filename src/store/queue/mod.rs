@@ -4,7 +4,9 @@
 //! fence: an outcome counts unless a newer attempt was claimed.
 
 mod claiming;
+mod held;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
@@ -164,7 +166,8 @@ pub async fn hand_back(
         "update queue q
          set leased_by = null,
              attempt = q.attempt - 1,
-             due = greatest(q.due, now() + $5::interval)
+             -- Without a wait it keeps its place among the others.
+             due = case when $5::interval > interval '0' then greatest(q.due, now() + $5::interval) else q.due end
          from unnest($3::uuid[], $4::integer[]) as back (message_id, attempt)
          where q.site_id = $1
            and q.message_id = back.message_id
@@ -210,7 +213,7 @@ pub(super) async fn record(
         states.push(state);
         dues.push(due);
     }
-    let counted = query_scalar!(
+    let mut counted = query_scalar!(
         r#"with outcomes as (
                select *
                from unnest($2::uuid[], $3::integer[], $4::jsonb[], $5::jsonb[], $6::text[], $7::timestamptz[],
@@ -266,8 +269,16 @@ pub(super) async fn record(
         helds as _,
         &waiting_for_decision,
     )
-    .fetch_all(connection)
+    .fetch_all(&mut *connection)
     .await?;
+    if counted.len() < outcomes.len() {
+        let known: HashSet<Uuid> = counted.iter().copied().collect();
+        for late in outcomes.iter().filter(|outcome| !known.contains(&outcome.message)) {
+            if held::correct(connection, site, late).await? {
+                counted.push(late.message);
+            }
+        }
+    }
     Ok(counted)
 }
 
