@@ -1,26 +1,18 @@
 //! How long the choice of account takes, by the number of accounts of a site: `ResolveAccount` over gRPC against a
 //! throw-away PostgreSQL. Prints figures, asserts nothing.
 
+mod rig;
+
 use std::error::Error;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use postroom::api::CheckLimits;
 use postroom::api::proto::ResolveAccountRequest;
 use postroom::api::proto::accounts_service_client::AccountsServiceClient;
-use postroom::app::{self, AppOptions};
-use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
-use postroom::domain::clock::Clock;
 use postroom::private_postgres::{self, PrivatePostgres};
-use postroom::shutdown::Shutdown;
-use postroom::smtp::Floors;
-use postroom::store::{Store, keys};
-use postroom::vault::Vault;
 use sqlx::Connection as _;
 use sqlx::postgres::PgConnection;
-use tokio::net::TcpListener;
-use tonic::Request;
-use uuid::Uuid;
+
+use self::rig::Rig;
 
 /// Accounts of the site, one run each.
 const ACCOUNTS: [i64; 4] = [1_000, 1_000_000, 1_000, 1_000_000];
@@ -44,53 +36,17 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 async fn run(cluster: &PrivatePostgres, name: &str, accounts: i64) -> Result<Vec<Duration>, Box<dyn Error>> {
-    cluster.create_database(name, None).await?;
-    let url = cluster.url_of(name);
-    let folder = tempfile::tempdir()?;
-    let vault = Arc::new(Vault::create_file(&folder.path().join("vault.keys"))?);
-    let store = Store::open(&url, Arc::clone(&vault), Clock::default())?;
-    store.migrate().await?;
-    let key = new_key()?;
-    let caller = Caller {
-        key_id: Uuid::now_v7(),
-        scope: Scope::AllSites,
-        roles: vec![Role::Admin],
-        expire_time: None,
-    };
-    keys::create(&store, &caller, &key_hash(key.expose())).await?;
-    store.close().await;
-    fill(&url, accounts).await?;
-
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
-    let address = listener.local_addr()?;
-    let shutdown = Shutdown::new();
-    let options = AppOptions {
-        database_url: url,
-        vault,
-        smtp_ca_file: None,
-        egress_allow: Vec::new(),
-        egress_ports: Vec::new(),
-        plaintext_auth_hosts: Vec::new(),
-        smtp_floors: Floors::default(),
-        retry_floor: Duration::ZERO,
-        max_letter_bytes: 1024 * 1024,
-        check_limits: CheckLimits::default(),
-        drain_wait: Duration::ZERO,
-        reflection: false,
-    };
-    let serving = tokio::spawn(app::run(listener, options, shutdown.clone()));
-    let mut client = AccountsServiceClient::connect(format!("http://{address}")).await?;
-    let authorization: tonic::metadata::MetadataValue<_> =
-        format!("Bearer {}", std::str::from_utf8(key.expose())?).parse()?;
+    let rig = Rig::start(cluster, name).await?;
+    fill(&rig.database_url, accounts).await?;
+    let mut client = AccountsServiceClient::new(rig.channel.clone());
     let addresses = accounts / ACCOUNTS_OF_AN_ADDRESS;
     let mut times = Vec::new();
     for call in 0..2 * CALLS {
-        let mut request = Request::new(ResolveAccountRequest {
+        let request = ResolveAccountRequest {
             parent: "sites/bench".to_owned(),
             from_address: format!("Name 1 <a{}@example.com>", call * 7_919 % addresses),
             ..ResolveAccountRequest::default()
-        });
-        request.metadata_mut().insert("authorization", authorization.clone());
+        };
         let start = Instant::now();
         client.resolve_account(request).await?;
         if call >= CALLS {
@@ -98,8 +54,7 @@ async fn run(cluster: &PrivatePostgres, name: &str, accounts: i64) -> Result<Vec
         }
     }
     drop(client);
-    shutdown.begin();
-    serving.await??;
+    rig.stop().await?;
     Ok(times)
 }
 

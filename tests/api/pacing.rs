@@ -143,14 +143,14 @@ async fn other_mail_overtakes_a_mailing() {
     let mailing = Message { mailing: true, ..letter(&from, &["reader@example.org"]) };
     let first = postroom.send_and_wait(mailing).await;
     multiply(&postroom, &first.name, 20_000).await;
-    sink.wait_patiently_for(40).await;
+    sink.wait_for(40, PATIENCE).await;
 
     let submitted = Instant::now();
     let sent = postroom.send_and_wait(letter(&from, &["ann@example.org"])).await;
     assert_eq!(sent.state(), State::Sent, "{sent:?}");
     let transactions = sink.transactions();
     let own = transactions.iter().find(|t| t.recipients == ["ann@example.org"]).expect("it came");
-    let before = transactions.iter().filter(|t| t.begun > submitted && t.begun < own.begun).count();
+    let before = transactions.iter().filter(|t| t.begun > submitted && t.taken < own.taken).count();
     // Those under way, and what two sessions begin while the letter is stored and claimed; each of them has up to 16
     // letters of the mailing in hand.
     assert!(before <= 12, "{before} letters of the mailing went first");
@@ -167,7 +167,7 @@ async fn a_mailing_leaves_the_reserve_to_others() {
     postroom.create_account(Account { limits: Some(limits), ..account_at(sink.port(), &from) }).await;
     let mailing = Message { mailing: true, ..letter(&from, &["reader@example.org"]) };
     let names = send_all(&[&postroom], vec![mailing; 30]).await;
-    sink.wait_patiently_for(10).await;
+    sink.wait_for(10, PATIENCE).await;
     for number in 0..10 {
         let sent = postroom.send_and_wait(letter(&from, &[&format!("{number}@example.org")])).await;
         assert_eq!(sent.state(), State::Sent, "{sent:?}");
@@ -224,13 +224,13 @@ async fn a_letter_waits_for_the_rest_of_its_slots() {
     let names =
         send_all(&[&postroom], vec![letter(&from, &["a@example.org", "b@example.org", "c@example.org"])])
             .await;
-    sink.wait_patiently_for(2).await;
+    sink.wait_for(2, PATIENCE).await;
     let waiting = postroom.wait_for_attempts(&names[0], 1).await;
     assert_eq!(waiting.state(), State::Queued, "{waiting:?}");
     // More slots are a change of the account, and count at once.
     let limits = Limits { per_minute: Some(3), max_recipients: Some(1), ..Limits::default() };
     postroom.change_limits(&account, limits).await;
-    sink.wait_patiently_for(3).await;
+    sink.wait_for(3, PATIENCE).await;
     let recipients: Vec<_> = sink.transactions().into_iter().flat_map(|t| t.recipients).collect();
     assert_eq!(recipients, ["a@example.org", "b@example.org", "c@example.org"]);
 }

@@ -1,5 +1,5 @@
 //! A quick mail server for tests with many letters: it takes everything and notes when which transaction began, for whom,
-//! over which connection.
+//! over which connection. Self-contained, so that a bench can include it by `#[path]`.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,8 +11,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use crate::support::PATIENCE;
-
 /// Longest line it reads.
 const MAX_LINE_BYTES: u64 = 4_096;
 
@@ -21,6 +19,8 @@ const MAX_LINE_BYTES: u64 = 4_096;
 pub(crate) struct Transaction {
     /// When MAIL was heard.
     pub(crate) begun: Instant,
+    /// When the letter was taken, before that was said.
+    pub(crate) taken: Instant,
     /// The envelope sender.
     pub(crate) sender: String,
     /// The recipients.
@@ -111,11 +111,6 @@ impl Sink {
         let waited = timeout(within, count.wait_for(|count| *count >= letters)).await;
         assert!(waited.is_ok(), "only {} of {letters} letters came", self.count());
     }
-
-    /// The same, as long as tests wait for what must happen.
-    pub(crate) async fn wait_patiently_for(&self, letters: usize) {
-        self.wait_for(letters, PATIENCE).await;
-    }
 }
 
 impl Drop for Sink {
@@ -142,8 +137,10 @@ async fn talk(
         let reply = match line.get(..4).unwrap_or_default().to_ascii_uppercase().as_str() {
             "EHLO" => "250-sink.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n",
             "MAIL" => {
+                let begun = Instant::now();
                 open = Some(Transaction {
-                    begun: Instant::now(),
+                    begun,
+                    taken: begun,
                     sender: path,
                     recipients: Vec::new(),
                     message_id: String::new(),
@@ -165,7 +162,8 @@ async fn talk(
                 }
                 // Taken before it is said, as by any server that can be trusted.
                 if let Some(transaction) = open.take() {
-                    lock(seen).transactions.push(Transaction { message_id, ..transaction });
+                    let taken = Instant::now();
+                    lock(seen).transactions.push(Transaction { taken, message_id, ..transaction });
                 }
                 taken.send_modify(|count| *count += 1);
                 "250 2.0.0 taken\r\n"

@@ -1,0 +1,100 @@
+//! What the benches of the server share: a server over a database of its own in a throw-away PostgreSQL, and its key.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use postroom::api::CheckLimits;
+use postroom::app::{self, AppError, AppOptions};
+use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
+use postroom::domain::clock::Clock;
+use postroom::private_postgres::PrivatePostgres;
+use postroom::shutdown::Shutdown;
+use postroom::smtp::Floors;
+use postroom::store::{Store, keys};
+use postroom::vault::Vault;
+use tempfile::TempDir;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+/// Puts `authorization` into every call.
+#[derive(Clone)]
+pub(crate) struct Authorisation(MetadataValue<Ascii>);
+
+impl tonic::service::Interceptor for Authorisation {
+    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
+        request.metadata_mut().insert("authorization", self.0.clone());
+        Ok(request)
+    }
+}
+
+/// A channel whose calls carry the key.
+pub(crate) type Authorised = InterceptedService<Channel, Authorisation>;
+
+/// A running server.
+pub(crate) struct Rig {
+    /// URL of its database.
+    pub(crate) database_url: String,
+    /// Clients of it are made over this.
+    pub(crate) channel: Authorised,
+    shutdown: Shutdown,
+    serving: JoinHandle<Result<(), AppError>>,
+    _vault_folder: TempDir,
+}
+
+impl Rig {
+    /// Starts one over a new database of this name.
+    pub(crate) async fn start(cluster: &PrivatePostgres, name: &str) -> Result<Self, Box<dyn Error>> {
+        cluster.create_database(name, None).await?;
+        let database_url = cluster.url_of(name);
+        let folder = tempfile::tempdir()?;
+        let vault = Arc::new(Vault::create_file(&folder.path().join("vault.keys"))?);
+        let store = Store::open(&database_url, Arc::clone(&vault), Clock::default())?;
+        store.migrate().await?;
+        let key = new_key()?;
+        let caller = Caller {
+            key_id: Uuid::now_v7(),
+            scope: Scope::AllSites,
+            roles: vec![Role::Admin],
+            expire_time: None,
+        };
+        keys::create(&store, &caller, &key_hash(key.expose())).await?;
+        store.close().await;
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await?;
+        let address = listener.local_addr()?;
+        let shutdown = Shutdown::new();
+        let options = AppOptions {
+            database_url: database_url.clone(),
+            vault,
+            smtp_ca_file: None,
+            egress_allow: vec!["127.0.0.0/8".to_owned()],
+            egress_ports: vec!["1-65535".to_owned()],
+            plaintext_auth_hosts: Vec::new(),
+            smtp_floors: Floors::default(),
+            retry_floor: Duration::from_mins(30),
+            max_letter_bytes: 1024 * 1024,
+            check_limits: CheckLimits { per_site: 10_000, per_host: 10_000 },
+            drain_wait: Duration::ZERO,
+            reflection: false,
+        };
+        let serving = tokio::spawn(app::run(listener, options, shutdown.clone()));
+        let channel = Endpoint::try_from(format!("http://{address}"))?.connect_lazy();
+        let authorization = format!("Bearer {}", std::str::from_utf8(key.expose())?).parse()?;
+        let channel = InterceptedService::new(channel, Authorisation(authorization));
+        Ok(Self { database_url, channel, shutdown, serving, _vault_folder: folder })
+    }
+
+    /// Stops it in order.
+    pub(crate) async fn stop(self) -> Result<(), Box<dyn Error>> {
+        let Self { channel, shutdown, serving, .. } = self;
+        drop(channel);
+        shutdown.begin();
+        serving.await??;
+        Ok(())
+    }
+}
