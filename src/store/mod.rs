@@ -1,9 +1,13 @@
 //! Every SQL statement, over one pool of connections. Functions by noun, one file each. They take and give domain types; `sqlx` is known nowhere else.
 
 pub mod accounts;
+pub mod cancelling;
 pub mod candidates;
 pub mod changes;
 pub mod checks;
+pub mod cleaning;
+pub mod closing;
+pub mod contents;
 mod error;
 pub mod events;
 pub mod keys;
@@ -15,6 +19,8 @@ mod positions;
 pub mod queue;
 pub mod replicas;
 pub mod rerouting;
+pub mod retrying;
+pub mod selection;
 pub mod sender_codes;
 pub mod senders;
 pub mod settings;
