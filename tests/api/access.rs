@@ -8,10 +8,11 @@ use postroom::api::proto::logs_service_client::LogsServiceClient;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
-    Account, CheckAccountRequest, ConfirmSenderRequest, CreateAccountRequest, CreateSenderRequest,
-    CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest, GetAccountRequest, GetMessageRequest,
-    GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest,
-    ListMessagesRequest, ListSendersRequest, ListSitesRequest, ResolveAccountRequest, SendMessageRequest,
+    Account, CancelMessageRequest, CancelMessagesRequest, CheckAccountRequest, ConfirmSenderRequest,
+    CreateAccountRequest, CreateSenderRequest, CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest,
+    GetAccountRequest, GetMessageContentRequest, GetMessageRequest, GetSettingsRequest, GetSiteRequest,
+    ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest, ListSendersRequest,
+    ListSitesRequest, ResolveAccountRequest, RetryMessageRequest, RetryMessagesRequest, SendMessageRequest,
     Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
@@ -50,13 +51,18 @@ enum Rpc {
     SendMessage,
     GetMessage,
     ListMessages,
+    GetMessageContent,
+    CancelMessage,
+    RetryMessage,
+    CancelMessages,
+    RetryMessages,
     ListLogs,
     ListLogEntries,
     TailLogEntries,
 }
 
 /// Which roles may call what: admin, operator, sender, auditor.
-const TABLE: [(Rpc, [bool; 4]); 23] = [
+const TABLE: [(Rpc, [bool; 4]); 28] = [
     (Rpc::CreateSite, [true, false, false, false]),
     (Rpc::GetSite, [true, true, true, true]),
     (Rpc::ListSites, [true, true, true, true]),
@@ -77,6 +83,11 @@ const TABLE: [(Rpc, [bool; 4]); 23] = [
     (Rpc::SendMessage, [true, true, true, false]),
     (Rpc::GetMessage, [true, true, true, true]),
     (Rpc::ListMessages, [true, true, true, true]),
+    (Rpc::GetMessageContent, [true, true, false, false]),
+    (Rpc::CancelMessage, [true, true, true, false]),
+    (Rpc::RetryMessage, [true, true, true, false]),
+    (Rpc::CancelMessages, [true, true, true, false]),
+    (Rpc::RetryMessages, [true, true, true, false]),
     (Rpc::ListLogs, [true, true, false, true]),
     (Rpc::ListLogEntries, [true, true, false, true]),
     (Rpc::TailLogEntries, [true, true, false, true]),
@@ -177,6 +188,19 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
         Rpc::ListMessages => {
             let request = ListMessagesRequest { parent, ..ListMessagesRequest::default() };
             letters.list_messages(request).await.map(|_| ())
+        }
+        Rpc::GetMessageContent => {
+            letters.get_message_content(GetMessageContentRequest { name: message }).await.map(|_| ())
+        }
+        Rpc::CancelMessage => {
+            letters.cancel_message(CancelMessageRequest { name: message }).await.map(|_| ())
+        }
+        Rpc::RetryMessage => letters.retry_message(RetryMessageRequest { name: message }).await.map(|_| ()),
+        Rpc::CancelMessages => {
+            letters.cancel_messages(CancelMessagesRequest { parent, ..Default::default() }).await.map(|_| ())
+        }
+        Rpc::RetryMessages => {
+            letters.retry_messages(RetryMessagesRequest { parent, ..Default::default() }).await.map(|_| ())
         }
         Rpc::ListLogs => {
             let request = ListLogsRequest { parent, ..ListLogsRequest::default() };

@@ -4,9 +4,13 @@ mod acceptor;
 mod access;
 mod accounts;
 mod binary;
+mod cancelling;
 mod catcher;
 mod checks;
+mod cleaning;
+mod content;
 mod deleting;
+mod desk;
 mod filters;
 mod health;
 mod input;
@@ -22,6 +26,7 @@ mod process;
 mod python_client;
 mod real_letters;
 mod retries;
+mod retrying;
 mod routing;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
@@ -34,4 +39,6 @@ mod settings;
 mod sharing;
 mod sizes;
 mod support;
+mod tags;
+mod times;
 mod watching;

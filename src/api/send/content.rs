@@ -8,6 +8,7 @@ use tonic::{Request, Status};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use crate::api::auth::Credentials;
 use crate::api::proto::{GetMessageContentRequest, GetMessageContentResponse};
 use crate::api::{Api, fields};
 use crate::domain::access::Right;
@@ -31,7 +32,7 @@ pub(super) async fn get(
     request: Request<GetMessageContentRequest>,
 ) -> Result<ContentStream, Problem> {
     let named = fields::message("name", &request.get_ref().name);
-    let (site, id) = api.authorise(request.metadata(), Right::ReadContent, named).await?;
+    let (credentials, (site, id)) = api.admit(request.metadata(), Right::ReadContent, named).await?;
     let GetMessageContentRequest { name } = request.into_inner();
     match contents::readable(&api.store, &site, id).await? {
         None => return Err(Problem::not_found(name)),
@@ -44,7 +45,7 @@ pub(super) async fn get(
     let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
     let api = Arc::clone(api);
     let reading = async move {
-        if let Err(problem) = send(&api, &site, id, &name, &responses).await {
+        if let Err(problem) = send(&api, &credentials, &site, id, &responses).await {
             // A reader that is gone needs no reason.
             let _ = responses.send(Err(problem.into())).await;
         }
@@ -56,16 +57,18 @@ pub(super) async fn get(
 /// Sends the content, until its end or until the reader is gone.
 async fn send(
     api: &Api,
+    credentials: &Credentials,
     site: &SiteId,
     id: Uuid,
-    name: &str,
     responses: &mpsc::Sender<Result<GetMessageContentResponse, Status>>,
 ) -> Result<(), Problem> {
     let mut offset = 0;
     loop {
         let stretch = contents::read(&api.store, site, id, offset, STRETCH_BYTES).await?;
-        let stretch = stretch.ok_or_else(|| Problem::not_found(name))?;
+        let stretch = stretch.ok_or_else(|| Problem::not_found(format!("{}/messages/{id}", site.name())))?;
         for chunk in stretch.chunks(CHUNK_BYTES) {
+            // A slow reader's key may have been revoked meanwhile.
+            api.authenticator.still_counts(credentials).await?;
             let response = GetMessageContentResponse { content: chunk.to_vec() };
             let sending = responses.send(Ok(response));
             match api.stop.run_until_cancelled(sending).await {
