@@ -118,8 +118,7 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
     let (settings, log) = (format!("{parent}/settings"), format!("{parent}/logs/{log}"));
     let mut sites = SettingsServiceClient::new(channel.clone());
     let mut accounts = AccountsServiceClient::new(channel.clone());
-    let mut letters = SendServiceClient::new(channel.clone());
-    let mut logs = LogsServiceClient::new(channel);
+    let mut logs = LogsServiceClient::new(channel.clone());
     match rpc {
         // With a display name that is no good, so that no site comes of it.
         Rpc::CreateSite => {
@@ -178,6 +177,38 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
             accounts.list_senders(request).await.map(|_| ())
         }
         Rpc::DeleteSender => accounts.delete_sender(DeleteSenderRequest { name: sender }).await.map(|_| ()),
+        Rpc::SendMessage
+        | Rpc::GetMessage
+        | Rpc::ListMessages
+        | Rpc::GetMessageContent
+        | Rpc::CancelMessage
+        | Rpc::RetryMessage
+        | Rpc::CancelMessages
+        | Rpc::RetryMessages => call_about_letters(rpc, channel, parent, message).await,
+        Rpc::ListLogs => {
+            let request = ListLogsRequest { parent, ..ListLogsRequest::default() };
+            logs.list_logs(request).await.map(|_| ())
+        }
+        Rpc::ListLogEntries => {
+            let request = ListLogEntriesRequest { name: log, ..ListLogEntriesRequest::default() };
+            logs.list_log_entries(request).await.map(|_| ())
+        }
+        Rpc::TailLogEntries => {
+            let request = TailLogEntriesRequest { parent, ..TailLogEntriesRequest::default() };
+            logs.tail_log_entries(request).await.map(|_| ())
+        }
+    }
+}
+
+/// The same for calls about letters.
+async fn call_about_letters(
+    rpc: Rpc,
+    channel: Authorised,
+    parent: String,
+    message: String,
+) -> Result<(), Status> {
+    let mut letters = SendServiceClient::new(channel);
+    match rpc {
         Rpc::SendMessage => {
             let message = Some(letter("shop@example.com", &["ann@example.org"]));
             let request =
@@ -202,18 +233,7 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
         Rpc::RetryMessages => {
             letters.retry_messages(RetryMessagesRequest { parent, ..Default::default() }).await.map(|_| ())
         }
-        Rpc::ListLogs => {
-            let request = ListLogsRequest { parent, ..ListLogsRequest::default() };
-            logs.list_logs(request).await.map(|_| ())
-        }
-        Rpc::ListLogEntries => {
-            let request = ListLogEntriesRequest { name: log, ..ListLogEntriesRequest::default() };
-            logs.list_log_entries(request).await.map(|_| ())
-        }
-        Rpc::TailLogEntries => {
-            let request = TailLogEntriesRequest { parent, ..TailLogEntriesRequest::default() };
-            logs.tail_log_entries(request).await.map(|_| ())
-        }
+        _ => unreachable!("{rpc:?} is not about letters"),
     }
 }
 

@@ -12,6 +12,7 @@ use crate::support::{Postroom, SITE, letter, plain_account, reason};
 
 const DAY: Duration = Duration::from_hours(24);
 const RETENTION: Duration = Duration::from_hours(7 * 24);
+const MINUTE: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn letters_go_when_they_were_final_for_long_enough() {
@@ -42,9 +43,9 @@ async fn letters_go_when_they_were_final_for_long_enough() {
             }
         }
     };
-    assert_eq!(clean(now() + RETENTION - Duration::from_mins(1)).await, 0);
+    assert_eq!(clean(now() + RETENTION - MINUTE).await, 0);
     assert!(is_there(&sent).await);
-    assert_eq!(clean(now() + RETENTION + Duration::from_mins(1)).await, 1);
+    assert_eq!(clean(now() + RETENTION + MINUTE).await, 1);
     assert!(!is_there(&sent).await && is_there(&late).await);
     assert_eq!(count(&postroom, "select count(*) from message_bodies").await, 3, "its content went with it");
     assert_eq!(clean(now() + RETENTION + 2 * DAY).await, 1);
@@ -103,14 +104,13 @@ async fn what_is_only_counted_is_kept_as_long_as_it_counts() {
     moments.sort_unstable();
     moments.dedup();
     for moment in moments {
-        for (after, is_over) in
-            [(moment - Duration::from_mins(1), false), (moment + Duration::from_mins(1), true)]
-        {
-            cleaning::clean(&store, &shop(), RETENTION, begin + after).await.expect("cleaned");
+        let end = begin + moment;
+        for (at, is_over) in [(end - MINUTE, false), (end + MINUTE, true)] {
+            cleaning::clean(&store, &shop(), RETENTION, at).await.expect("cleaned");
             for (table, age) in &tables {
                 let left = count(&postroom, &format!("select count(*) from {table}")).await;
                 let expected = *age > moment || *age == moment && !is_over;
-                assert_eq!(left == 1, expected, "{table} after {after:?}");
+                assert_eq!(left == 1, expected, "{table} at {at}");
             }
         }
     }
@@ -138,9 +138,9 @@ async fn a_request_that_created_an_account_is_known_for_a_week_beyond_it() {
     let request = DeleteAccountRequest { name: gone, ..DeleteAccountRequest::default() };
     postroom.accounts().delete_account(request).await.expect("deleted");
     let store = postroom.store();
-    for (age, requests) in [(RETENTION - Duration::from_mins(1), 2), (RETENTION + Duration::from_mins(1), 1)]
-    {
-        cleaning::clean(&store, &shop(), RETENTION, now() + age).await.expect("cleaned");
+    let week = now() + RETENTION;
+    for (moment, requests) in [(week - MINUTE, 2), (week + MINUTE, 1)] {
+        cleaning::clean(&store, &shop(), RETENTION, moment).await.expect("cleaned");
         assert_eq!(count(&postroom, "select count(*) from account_requests").await, requests);
     }
     let reused = create(&postroom, "other@example.com", "kept").await.expect_err("known");

@@ -39,6 +39,7 @@ pub(crate) fn now() -> OffsetDateTime {
 }
 
 /// This many milliseconds from now on.
+#[expect(clippy::unnecessary_wraps, reason = "as the fields of messages have it")]
 pub(crate) fn in_millis(millis: i64) -> Option<prost_types::Timestamp> {
     let time = now() + time::Duration::milliseconds(millis);
     let nanos = i32::try_from(time.nanosecond()).expect("below a second");
