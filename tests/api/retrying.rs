@@ -291,3 +291,30 @@ async fn many_are_retried_by_what_they_have_in_common() {
     assert_eq!(copies(&server.journal().letters)["ann@example.org"], 3);
     assert_eq!(retry_all(&postroom, all).await.expect("none is left"), 0);
 }
+
+/// Whatever the order in which retrying and sending meet, everybody gets a letter once.
+#[tokio::test(flavor = "multi_thread")]
+async fn retrying_while_letters_are_sent_doubles_none() {
+    const LETTERS: usize = 80;
+    let mut behaviour = Behaviour::default().delay("dot", std::time::Duration::from_millis(5));
+    for _ in 0..2 * LETTERS {
+        behaviour = behaviour.once("RCPT TO:<r", "450 4.2.0 greylisted\r\n", Then::GoOn);
+    }
+    let (server, postroom) = start_at(behaviour).await;
+    let mut names = Vec::new();
+    for number in 0..LETTERS {
+        names.push(submit(&postroom, letter(FROM, &[&format!("r{number}@example.org")])).await.name);
+    }
+    // Half an hour would pass by itself.
+    let (begin, mut retried) = (std::time::Instant::now(), 0);
+    while server.journal().letters.len() < LETTERS && begin.elapsed() < PATIENCE {
+        retried += retry_all(&postroom, RetryMessagesRequest::default()).await.expect("retried");
+    }
+    assert!(retried >= i64::try_from(LETTERS).expect("small"), "{retried}");
+    for name in &names {
+        let sent = until(&postroom, name, |message| message.final_time.is_some()).await;
+        assert_eq!(sent.state(), State::Sent, "{sent:?}");
+    }
+    let expected = (0..LETTERS).map(|number| (format!("r{number}@example.org"), 1)).collect();
+    assert_eq!(copies(&server.journal().letters), expected);
+}
