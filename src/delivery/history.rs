@@ -5,8 +5,8 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use crate::domain::message::{
-    Attempt, AttemptOutcome, MessageState, Next, Policy, RecipientState, conclude, end_pending, final_state,
-    summarise,
+    Attempt, AttemptOutcome, Ending, MessageState, Next, Policy, RecipientState, conclude, end, end_pending,
+    final_state, hold, summarise,
 };
 use crate::domain::outcome::Verdict;
 use crate::domain::reply::Reply;
@@ -16,11 +16,6 @@ use crate::store::queue::{Claim, Outcome};
 const AFTER_PANIC: Duration = Duration::from_mins(1);
 /// A letter on which workers failed so often is set aside (CASES 57).
 const MAX_PANICS: i32 = 3;
-
-/// What is told of a recipient who is held.
-const HELD: &str = "the server that made the attempt ended after it had sent the letter and before it knew the answer; whether it was taken is not known";
-/// What is told of a recipient for whom it became too late.
-pub(super) const EXPIRED: &str = "expired: expire_time passed before the letter was sent";
 
 /// When an attempt ran.
 #[derive(Clone, Copy)]
@@ -75,24 +70,24 @@ pub(super) fn after_panic(claim: Claim, now: OffsetDateTime) -> Outcome {
 /// The claim if there is something to send; else what is recorded instead: the letter was cancelled, it expired, or all
 /// that is left of it was at the dot when the attempt before ended, and is held.
 pub(super) fn settled(mut claim: Claim, now: OffsetDateTime) -> Result<Claim, Outcome> {
-    for number in claim.at_dot.iter().flatten() {
-        let recipient = usize::try_from(*number).ok().and_then(|number| claim.recipients.get_mut(number));
-        if let Some(recipient) = recipient.filter(|r| r.state == RecipientState::Pending) {
-            recipient.state = RecipientState::Uncertain;
-            recipient.due = None;
-            recipient.reply = Some(Reply::absent(HELD));
+    let at_dot = claim.at_dot.clone().unwrap_or_default();
+    let ending = if claim.cancelled {
+        Some(Ending::Cancelled)
+    } else {
+        claim.expire_time.filter(|end| *end <= now).map(|_| Ending::Expired)
+    };
+    match ending {
+        Some(ending) => {
+            end(&mut claim.recipients, &at_dot, ending);
         }
-    }
-    if claim.cancelled {
-        end_pending(&mut claim.recipients, RecipientState::Cancelled, &Reply::absent("cancelled"));
-    } else if claim.expire_time.is_some_and(|end| end <= now) {
-        end_pending(&mut claim.recipients, RecipientState::Failed, &Reply::absent(EXPIRED));
+        None => hold(&mut claim.recipients, &at_dot),
     }
     let Some(state) = final_state(&claim.recipients) else { return Ok(claim) };
     let attempts = interruption(&claim, now);
     let held = held_attempt(&claim);
     let next = match state {
-        MessageState::Uncertain if held.is_some() => Next::Held,
+        // Who cancels has decided.
+        MessageState::Uncertain if held.is_some() && !claim.cancelled => Next::Held,
         state => Next::Final(state),
     };
     let Claim { message, attempt, recipients, .. } = claim;
@@ -121,14 +116,7 @@ fn interruption(claim: &Claim, noticed: OffsetDateTime) -> Vec<Attempt> {
     if !claim.after_interruption && claim.at_dot.is_none() {
         return Vec::new();
     }
-    vec![Attempt {
-        number: claim.attempt - 1,
-        start_time: None,
-        end_time: noticed,
-        step: None,
-        outcome: AttemptOutcome::Interrupted,
-        reply: Reply::absent("the server that made this attempt ended before it could record the outcome"),
-    }]
+    vec![Attempt::interrupted(claim.attempt - 1, noticed)]
 }
 
 #[cfg(test)]
@@ -191,7 +179,7 @@ mod tests {
         ];
         for (claim, states, state) in table {
             let shown = format!("{claim:?}");
-            let held = claim.at_dot.is_some();
+            let (held, decided) = (claim.at_dot.is_some(), claim.cancelled);
             let (recipients, next) = match settled(claim, NOW) {
                 Ok(claim) => (claim.recipients, None),
                 Err(outcome) => {
@@ -201,7 +189,7 @@ mod tests {
                 }
             };
             assert_eq!(recipients.iter().map(|r| r.state).collect::<Vec<_>>(), states, "{shown}");
-            let final_or_held = |state| if held { Next::Held } else { Next::Final(state) };
+            let final_or_held = |state| if held && !decided { Next::Held } else { Next::Final(state) };
             assert_eq!(next, state.map(final_or_held), "{shown}");
         }
     }

@@ -6,6 +6,7 @@
 
 mod attempt;
 mod checks;
+mod clean;
 mod connection;
 mod crew;
 mod dispatch;
@@ -75,6 +76,7 @@ pub async fn run(
         backoff,
     });
     let tasks = TaskTracker::new();
+    let housekeeping = store.clone();
     let recorder = tasks.spawn(record::run(store, leases, inbox));
     let (stop, mut heard) = (shutdown.soft(), pulse.writable());
     let dispatcher = tasks.spawn(async move {
@@ -84,10 +86,12 @@ pub async fn run(
             dispatch::run(context, stop).await;
         }
     });
+    let housekeeper = tasks.spawn(clean::run(housekeeping, backoff.sweep(), shutdown.soft()));
     tasks.close();
     if shutdown.hard().run_until_cancelled(tasks.wait()).await.is_none() {
         tracing::warn!("delivery is cut off; its letters are free again when their leases end");
         dispatcher.abort();
+        housekeeper.abort();
         recorder.abort();
     }
 }

@@ -91,6 +91,8 @@ pub enum Right {
     Send,
     /// Read letters without their content.
     ReadMessages,
+    /// Read the content of letters.
+    ReadContent,
     /// Read logs.
     ReadLogs,
 }
@@ -181,13 +183,17 @@ mod tests {
             (Role::Sender, Right::ReadAccounts, true),
             (Role::Sender, Right::ManageSenders, true),
             (Role::Auditor, Right::ManageSenders, false),
+            (Role::Sender, Right::ReadContent, false),
             (Role::Sender, Right::ReadLogs, false),
             (Role::Sender, Right::ManageAccounts, false),
             (Role::Auditor, Right::ReadLogs, true),
+            (Role::Auditor, Right::ReadContent, false),
             (Role::Auditor, Right::Send, false),
             (Role::Auditor, Right::ReadAccounts, false),
             (Role::Operator, Right::ManageAccounts, true),
+            (Role::Operator, Right::ReadContent, true),
             (Role::Operator, Right::ManageSites, false),
+            (Role::Admin, Right::ReadContent, true),
             (Role::Admin, Right::ManageSites, true),
         ];
         for (role, right, granted) in table {

@@ -69,6 +69,12 @@ impl Backoff {
         Self { first: (floor / 30).max(SHORTEST), most: floor.max(SHORTEST) }
     }
 
+    /// How often mail is looked for that has waited too long: as often as the first probe comes, but not all the time.
+    #[must_use]
+    pub fn sweep(&self) -> Duration {
+        self.first.max(Duration::from_secs(1))
+    }
+
     /// The wait behind so many failed probes; `jitter`, from 0 to 1, adds up to a tenth of it.
     #[must_use]
     pub fn wait(&self, probes: u32, jitter: f64) -> Duration {

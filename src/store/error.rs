@@ -22,6 +22,14 @@ pub enum StoreError {
     Corrupt(&'static str),
 }
 
+impl StoreError {
+    /// Whether two transactions stood in each other's way, and this one was broken off: it may be begun anew.
+    pub(super) fn is_deadlock(&self) -> bool {
+        let Self::Unavailable(sqlx::Error::Database(error)) = self else { return false };
+        error.code().is_some_and(|code| code == "40P01")
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         if is_outage(&error) { Self::Unavailable(error) } else { Self::Refused(error) }

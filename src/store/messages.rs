@@ -81,6 +81,8 @@ pub struct MessageFilter {
     pub account: Option<i64>,
     /// Only on behalf of this user.
     pub user: Option<String>,
+    /// Only with this tag.
+    pub tag: Option<String>,
     /// Only to this address.
     pub recipient: Option<String>,
     /// Only with this Message-ID.
@@ -297,7 +299,8 @@ pub async fn list(
     before: Option<Uuid>,
     limit: i64,
 ) -> Result<Vec<Message>, StoreError> {
-    let MessageFilter { states, account, user, recipient, rfc_message_id, start_time, end_time } = filter;
+    let MessageFilter { states, account, user, tag, recipient, rfc_message_id, start_time, end_time } =
+        filter;
     let states: Vec<String> = states.iter().map(|state| state.name().to_owned()).collect();
     let recipient = recipient.as_ref().map(|address| serde_json::json!([{ "address": address }]));
     query_as!(
@@ -323,6 +326,8 @@ pub async fn list(
                  and ($6::timestamptz is null or m.create_time >= $6)
                  and ($7::timestamptz is null or m.create_time < $7)
                  and ($10::text is null or m.user_id = $10)
+                 -- As the index of tags has it.
+                 and ($11::text is null or m.tags <> '{}' and m.tags @> array[$11])
            ) as letters
            where cardinality($8::text[]) = 0 or state = any($8)
            order by message_id desc
@@ -337,6 +342,7 @@ pub async fn list(
         &states,
         limit,
         user.as_deref(),
+        tag.as_deref(),
     )
     .fetch_all(&store.pool)
     .await?

@@ -1,11 +1,14 @@
 //! Every SQL statement, over one pool of connections. Functions by noun, one file each. They take and give domain types; `sqlx` is known nowhere else.
 
 pub mod accounts;
+pub mod cancelling;
 pub mod candidates;
 pub mod changes;
 pub mod checks;
+pub mod cleaning;
+pub mod closing;
 pub mod connections;
-
+pub mod contents;
 mod error;
 pub mod events;
 pub mod keys;
@@ -20,6 +23,8 @@ mod positions;
 pub mod queue;
 pub mod replicas;
 pub mod rerouting;
+pub mod retrying;
+pub mod selection;
 pub mod sender_codes;
 pub mod senders;
 pub mod settings;

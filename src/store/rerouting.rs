@@ -1,14 +1,12 @@
 //! Deleting an account, and what becomes of the mail that waits for it.
 
-use sqlx::types::Json;
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::candidates::{self, Owners};
-use super::{Store, StoreError, logs};
+use super::{Store, StoreError, closing, logs};
 use crate::domain::address::Mailbox;
-use crate::domain::message::{MessageState, Recipient, RecipientState, final_state};
-use crate::domain::reply::Reply;
+use crate::domain::message::Ending;
 use crate::domain::routing::{self, Letter};
 use crate::domain::settings::AccountPriority;
 use crate::domain::site::SiteId;
@@ -62,9 +60,10 @@ pub async fn delete_account(
     query!("delete from accounts where site_id = $1 and account_id = $2", site.as_str(), account)
         .execute(&mut *transaction)
         .await?;
-    reroute(&mut transaction, site, priority, waiting).await?;
+    let failed = reroute(&mut transaction, site, priority, waiting).await?;
     logs::drop_logs(&mut transaction, site, account).await?;
     transaction.commit().await?;
+    store.changes.recorded(site, &failed);
     Ok(Deleted::Deleted)
 }
 
@@ -104,31 +103,73 @@ async fn waiting_letters(
     Ok(rows)
 }
 
-/// Chooses a new account for each letter; letters of one From, user and kind share the choice.
+/// Chooses a new account for each letter; those that find none fail. Answers these.
 async fn reroute(
     connection: &mut PgConnection,
     site: &SiteId,
     priority: AccountPriority,
     waiting: Vec<WaitingRow>,
-) -> Result<(), StoreError> {
+) -> Result<Vec<Uuid>, StoreError> {
+    let mut homeless = Vec::new();
+    for (letters, account) in choose(&mut *connection, site, priority, &waiting).await? {
+        match account {
+            Some(account) => move_to(&mut *connection, site, &letters, account).await?,
+            None => homeless.extend(letters),
+        }
+    }
+    let letters = closing::lock(&mut *connection, site, &homeless).await?;
+    let failing = letters.into_iter().map(|letter| (letter, Ending::NoMatchingAccount)).collect();
+    closing::close(connection, site, failing).await
+}
+
+/// Letters that share a choice, and the account that was chosen for them if there is one.
+type Choice = (Vec<Uuid>, Option<i64>);
+
+/// Chooses a new account for each of these letters.
+pub(super) async fn choose_anew(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    priority: AccountPriority,
+    letters: &[Uuid],
+) -> Result<Vec<Choice>, StoreError> {
+    let rows = query_as!(
+        WaitingRow,
+        "select message_id, from_address, user_id, mailing
+         from messages
+         where site_id = $1
+           and message_id = any($2)
+         order by from_address, user_id, mailing, message_id",
+        site.as_str(),
+        letters,
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    choose(connection, site, priority, &rows).await
+}
+
+/// Chooses an account for each letter; letters of one From, user and kind, which stand together, share the choice.
+async fn choose(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    priority: AccountPriority,
+    waiting: &[WaitingRow],
+) -> Result<Vec<Choice>, StoreError> {
+    let mut choices = Vec::new();
     for letters in waiting.chunk_by(WaitingRow::routes_like) {
         let Some(first) = letters.first() else { continue };
         let from = Mailbox::parse(&first.from_address).map_err(|_| StoreError::Corrupt("from_address"))?;
         let owners = Owners::UsableBy(&first.user_id);
         let candidates = candidates::within(&mut *connection, site, &from.address.key(), owners).await?;
-        let ids: Vec<Uuid> = letters.iter().map(|letter| letter.message_id).collect();
         let letter = Letter {
             from_name: from.name.as_deref(),
             user: &first.user_id,
             mailing: first.mailing,
             requested: None,
         };
-        match routing::choose(&letter, priority, &candidates) {
-            Some((account, _)) => move_to(connection, site, &ids, account).await?,
-            None => fail(connection, site, &ids).await?,
-        }
+        let account = routing::choose(&letter, priority, &candidates).map(|(account, _)| account);
+        choices.push((letters.iter().map(|letter| letter.message_id).collect(), account));
     }
-    Ok(())
+    Ok(choices)
 }
 
 async fn move_to(
@@ -149,60 +190,6 @@ async fn move_to(
         site.as_str(),
         ids,
         account,
-    )
-    .execute(connection)
-    .await?;
-    Ok(())
-}
-
-async fn fail(connection: &mut PgConnection, site: &SiteId, ids: &[Uuid]) -> Result<(), StoreError> {
-    let rows = query!(
-        r#"select message_id, recipients as "recipients: Json<Vec<Recipient>>"
-           from messages
-           where site_id = $1 and message_id = any($2)
-           for update"#,
-        site.as_str(),
-        ids,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    let (mut failed, mut recipients, mut states) = (Vec::new(), Vec::new(), Vec::new());
-    for row in rows {
-        let mut of_message = row.recipients.0;
-        for recipient in of_message.iter_mut().filter(|r| r.state == RecipientState::Pending) {
-            recipient.state = RecipientState::Failed;
-            recipient.reply = Some(Reply::absent(
-                "NO_MATCHING_ACCOUNT: the account was deleted and no other has this address",
-            ));
-        }
-        failed.push(row.message_id);
-        states.push(final_state(&of_message).unwrap_or(MessageState::Failed).name().to_owned());
-        recipients.push(Json(of_message));
-    }
-    query!(
-        "with finished as (
-             delete from queue where site_id = $1 and message_id = any($2)
-         ), forgotten as (
-             -- As with every letter of our own that is final.
-             delete from message_bodies b
-             using messages own
-             where b.site_id = $1
-               and b.message_id = any($2)
-               and own.site_id = $1
-               and own.message_id = b.message_id
-               and own.is_own
-         )
-         update messages m
-         set state = f.state,
-             final_time = now(),
-             recipients = f.recipients
-         from unnest($2::uuid[], $3::text[], $4::jsonb[]) as f (message_id, state, recipients)
-         where m.site_id = $1
-           and m.message_id = f.message_id",
-        site.as_str(),
-        &failed,
-        &states,
-        recipients as _,
     )
     .execute(connection)
     .await?;

@@ -8,10 +8,11 @@ use postroom::api::proto::logs_service_client::LogsServiceClient;
 use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
-    Account, CheckAccountRequest, ConfirmSenderRequest, CreateAccountRequest, CreateSenderRequest,
-    CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest, GetAccountRequest, GetMessageRequest,
-    GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest,
-    ListMessagesRequest, ListSendersRequest, ListSitesRequest, ResolveAccountRequest, SendMessageRequest,
+    Account, CancelMessageRequest, CancelMessagesRequest, CheckAccountRequest, ConfirmSenderRequest,
+    CreateAccountRequest, CreateSenderRequest, CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest,
+    GetAccountRequest, GetMessageContentRequest, GetMessageRequest, GetSettingsRequest, GetSiteRequest,
+    ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest, ListSendersRequest,
+    ListSitesRequest, ResolveAccountRequest, RetryMessageRequest, RetryMessagesRequest, SendMessageRequest,
     Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
@@ -50,13 +51,18 @@ enum Rpc {
     SendMessage,
     GetMessage,
     ListMessages,
+    GetMessageContent,
+    CancelMessage,
+    RetryMessage,
+    CancelMessages,
+    RetryMessages,
     ListLogs,
     ListLogEntries,
     TailLogEntries,
 }
 
 /// Which roles may call what: admin, operator, sender, auditor.
-const TABLE: [(Rpc, [bool; 4]); 23] = [
+const TABLE: [(Rpc, [bool; 4]); 28] = [
     (Rpc::CreateSite, [true, false, false, false]),
     (Rpc::GetSite, [true, true, true, true]),
     (Rpc::ListSites, [true, true, true, true]),
@@ -77,6 +83,11 @@ const TABLE: [(Rpc, [bool; 4]); 23] = [
     (Rpc::SendMessage, [true, true, true, false]),
     (Rpc::GetMessage, [true, true, true, true]),
     (Rpc::ListMessages, [true, true, true, true]),
+    (Rpc::GetMessageContent, [true, true, false, false]),
+    (Rpc::CancelMessage, [true, true, true, false]),
+    (Rpc::RetryMessage, [true, true, true, false]),
+    (Rpc::CancelMessages, [true, true, true, false]),
+    (Rpc::RetryMessages, [true, true, true, false]),
     (Rpc::ListLogs, [true, true, false, true]),
     (Rpc::ListLogEntries, [true, true, false, true]),
     (Rpc::TailLogEntries, [true, true, false, true]),
@@ -107,8 +118,7 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
     let (settings, log) = (format!("{parent}/settings"), format!("{parent}/logs/{log}"));
     let mut sites = SettingsServiceClient::new(channel.clone());
     let mut accounts = AccountsServiceClient::new(channel.clone());
-    let mut letters = SendServiceClient::new(channel.clone());
-    let mut logs = LogsServiceClient::new(channel);
+    let mut logs = LogsServiceClient::new(channel.clone());
     match rpc {
         // With a display name that is no good, so that no site comes of it.
         Rpc::CreateSite => {
@@ -167,17 +177,14 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
             accounts.list_senders(request).await.map(|_| ())
         }
         Rpc::DeleteSender => accounts.delete_sender(DeleteSenderRequest { name: sender }).await.map(|_| ()),
-        Rpc::SendMessage => {
-            let message = Some(letter("shop@example.com", &["ann@example.org"]));
-            let request =
-                SendMessageRequest { parent, message, validate_only: true, ..SendMessageRequest::default() };
-            letters.send_message(request).await.map(|_| ())
-        }
-        Rpc::GetMessage => letters.get_message(GetMessageRequest { name: message }).await.map(|_| ()),
-        Rpc::ListMessages => {
-            let request = ListMessagesRequest { parent, ..ListMessagesRequest::default() };
-            letters.list_messages(request).await.map(|_| ())
-        }
+        Rpc::SendMessage
+        | Rpc::GetMessage
+        | Rpc::ListMessages
+        | Rpc::GetMessageContent
+        | Rpc::CancelMessage
+        | Rpc::RetryMessage
+        | Rpc::CancelMessages
+        | Rpc::RetryMessages => call_about_letters(rpc, channel, parent, message).await,
         Rpc::ListLogs => {
             let request = ListLogsRequest { parent, ..ListLogsRequest::default() };
             logs.list_logs(request).await.map(|_| ())
@@ -190,6 +197,43 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
             let request = TailLogEntriesRequest { parent, ..TailLogEntriesRequest::default() };
             logs.tail_log_entries(request).await.map(|_| ())
         }
+    }
+}
+
+/// The same for calls about letters.
+async fn call_about_letters(
+    rpc: Rpc,
+    channel: Authorised,
+    parent: String,
+    message: String,
+) -> Result<(), Status> {
+    let mut letters = SendServiceClient::new(channel);
+    match rpc {
+        Rpc::SendMessage => {
+            let message = Some(letter("shop@example.com", &["ann@example.org"]));
+            let request =
+                SendMessageRequest { parent, message, validate_only: true, ..SendMessageRequest::default() };
+            letters.send_message(request).await.map(|_| ())
+        }
+        Rpc::GetMessage => letters.get_message(GetMessageRequest { name: message }).await.map(|_| ()),
+        Rpc::ListMessages => {
+            let request = ListMessagesRequest { parent, ..ListMessagesRequest::default() };
+            letters.list_messages(request).await.map(|_| ())
+        }
+        Rpc::GetMessageContent => {
+            letters.get_message_content(GetMessageContentRequest { name: message }).await.map(|_| ())
+        }
+        Rpc::CancelMessage => {
+            letters.cancel_message(CancelMessageRequest { name: message }).await.map(|_| ())
+        }
+        Rpc::RetryMessage => letters.retry_message(RetryMessageRequest { name: message }).await.map(|_| ()),
+        Rpc::CancelMessages => {
+            letters.cancel_messages(CancelMessagesRequest { parent, ..Default::default() }).await.map(|_| ())
+        }
+        Rpc::RetryMessages => {
+            letters.retry_messages(RetryMessagesRequest { parent, ..Default::default() }).await.map(|_| ())
+        }
+        _ => unreachable!("{rpc:?} is not about letters"),
     }
 }
 

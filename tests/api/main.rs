@@ -5,9 +5,13 @@ mod access;
 mod accounts;
 mod binary;
 mod bulk;
+mod cancelling;
 mod catcher;
 mod checks;
+mod cleaning;
+mod content;
 mod deleting;
+mod desk;
 mod filters;
 mod health;
 mod holding;
@@ -27,6 +31,7 @@ mod process;
 mod python_client;
 mod real_letters;
 mod retries;
+mod retrying;
 mod routing;
 #[path = "../smtp/scripted.rs"]
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
@@ -41,4 +46,6 @@ mod sink;
 mod sites;
 mod sizes;
 mod support;
+mod tags;
+mod times;
 mod watching;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::terms::{self, Terms};
 use crate::api::fields::{self, Violations};
 use crate::api::proto::message::Content as ProtoContent;
 use crate::api::proto::{Attachment as ProtoAttachment, Composed as ProtoComposed, Message as ProtoMessage};
@@ -34,6 +35,8 @@ pub(super) struct Letter {
     pub(super) mailing: bool,
     /// On whose behalf; empty for the site itself.
     pub(super) user: String,
+    /// What it asks for besides.
+    pub(super) terms: Terms,
     /// Recipients, each address once, all pending.
     pub(super) recipients: Vec<Recipient>,
     /// The bytes and what a server must know of them.
@@ -48,6 +51,7 @@ pub(super) struct Draft {
     bcc: Vec<Mailbox>,
     content: Body,
     route: Route,
+    terms: Terms,
 }
 
 /// What beside From decides about the account.
@@ -81,10 +85,10 @@ pub(super) fn parse(
         mailing,
         user,
         account,
-        copy_to_sender: _,
-        send_time: _,
-        expire_time: _,
-        tags: _,
+        copy_to_sender,
+        send_time,
+        expire_time,
+        tags,
         state: _,
         message_id: _,
         recipients: _,
@@ -94,7 +98,11 @@ pub(super) fn parse(
         final_time: _,
         size: _,
     } = message;
+    let (times, tags) =
+        (terms::times(send_time, expire_time, now, violations), terms::tags(tags, violations));
+    let (send_time, expire_time) = times;
     let given = Given {
+        terms: Terms { copy_to_sender, send_time, expire_time, tags },
         from: (!from_address.is_empty())
             .then(|| violations.take("message.from_address", mailbox::parse(&from_address)))
             .flatten(),
@@ -123,9 +131,12 @@ pub(super) fn parse(
         Some(ProtoContent::Raw(bytes)) => given.with_raw(&bytes, route, id, now, violations),
     };
     let in_draft = draft.as_ref().map_or(0, |draft| draft.to.len() + draft.cc.len() + draft.bcc.len());
-    if !(1..=MAX_RECIPIENTS).contains(&named.max(in_draft)) {
-        violations
-            .add("message.to", format!("must be 1 to {MAX_RECIPIENTS} recipients together with cc and bcc"));
+    let copies = usize::from(draft.as_ref().is_some_and(Draft::adds_sender));
+    if !(1..=MAX_RECIPIENTS - copies).contains(&named.max(in_draft)) {
+        let text = format!(
+            "must be 1 to {MAX_RECIPIENTS} recipients together with cc and bcc, and a copy to the sender"
+        );
+        violations.add("message.to", text);
     }
     draft
 }
@@ -149,6 +160,7 @@ fn headers(composed: &ProtoComposed) -> Vec<(String, String)> {
 
 /// What stands outside the content.
 struct Given {
+    terms: Terms,
     from: Option<Mailbox>,
     to: Vec<Mailbox>,
     cc: Vec<Mailbox>,
@@ -165,8 +177,8 @@ impl Given {
         let reply_to = mailbox::parse_all("message.composed.reply_to", &composed.reply_to, violations);
         let of_parts = bad_parts(&composed.subject, &attachments(&composed), &headers(&composed));
         violations.extend("message.", of_parts);
-        let Self { from, to, cc, bcc } = self;
-        Some(Draft { from: from?, to, cc, bcc, content: Body::Composed { composed, reply_to }, route })
+        let Self { terms, from, to, cc, bcc } = self;
+        Some(Draft { from: from?, to, cc, bcc, content: Body::Composed { composed, reply_to }, route, terms })
     }
 
     fn with_raw(
@@ -178,7 +190,7 @@ impl Given {
         violations: &mut Violations,
     ) -> Option<Draft> {
         let domain = self.from.as_ref().map_or("localhost", |from| from.address.domain());
-        let raw = match raw::normalise(bytes, now, &message_id(id, domain)) {
+        let raw = match raw::normalise(bytes, self.terms.date(now), &message_id(id, domain)) {
             Ok(raw) => raw,
             Err(of_content) => {
                 violations.extend("message.", of_content);
@@ -192,7 +204,8 @@ impl Given {
         }
         let nobody = self.to.is_empty() && self.cc.is_empty() && self.bcc.is_empty();
         let (to, cc, bcc) = if nobody { (raw.to, raw.cc, raw.bcc) } else { (self.to, self.cc, self.bcc) };
-        Some(Draft { from: raw.from, to, cc, bcc, content: Body::Raw(raw.content), route })
+        let (content, terms) = (Body::Raw(raw.content), self.terms);
+        Some(Draft { from: raw.from, to, cc, bcc, content, route, terms })
     }
 }
 
@@ -263,6 +276,7 @@ impl Draft {
             account,
             mailing: *mailing,
             user: user.clone(),
+            terms: self.terms.clone(),
             recipients: self.recipients(),
             content,
         })
@@ -287,7 +301,7 @@ impl Draft {
             html: &composed.html,
             attachments: &attachments,
             headers: &headers,
-            date: now,
+            date: self.terms.date(now),
             message_id: &message_id(id, from.address.domain()),
         };
         compose::compose(&letter).map_err(|of_content| {
@@ -308,7 +322,18 @@ impl Draft {
                 recipients.push(Recipient::new(mailbox.to_string(), mailbox.address.to_string(), kind));
             }
         }
+        if self.adds_sender() {
+            let (mailbox, address) = (self.from.to_string(), self.from.address.to_string());
+            recipients.push(Recipient::new(mailbox, address, RecipientKind::Copy));
+        }
         recipients
+    }
+
+    /// Whether the sender wants a copy, and is no recipient anyway.
+    fn adds_sender(&self) -> bool {
+        let own = self.from.address.key();
+        let mut named = self.to.iter().chain(&self.cc).chain(&self.bcc);
+        self.terms.copy_to_sender && named.all(|mailbox| mailbox.address.key() != own)
     }
 }
 

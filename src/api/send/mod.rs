@@ -1,7 +1,12 @@
 //! `SendService`: letters are taken, found and listed.
 
+mod cancel;
+mod content;
 mod convert;
 mod letter;
+mod retry;
+mod selection;
+mod terms;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,12 +18,15 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use self::letter::{Draft, Letter};
+use self::terms::Terms;
 use super::fields::{self, Violations};
 use super::page::{self, Tokens};
 use super::proto::send_service_server::SendService;
 use super::proto::{
-    GetMessageRequest, GetMessageResponse, ListMessagesRequest, ListMessagesResponse,
-    Message as ProtoMessage, SendMessageRequest, SendMessageResponse,
+    CancelMessageRequest, CancelMessageResponse, CancelMessagesRequest, CancelMessagesResponse,
+    GetMessageContentRequest, GetMessageRequest, GetMessageResponse, ListMessagesRequest,
+    ListMessagesResponse, Message as ProtoMessage, RetryMessageRequest, RetryMessageResponse,
+    RetryMessagesRequest, RetryMessagesResponse, SendMessageRequest, SendMessageResponse,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
@@ -97,6 +105,43 @@ impl SendService for Service {
         let messages = found.into_iter().map(convert::message).collect();
         Ok(Response::new(ListMessagesResponse { messages, next_page_token }))
     }
+
+    type GetMessageContentStream = content::ContentStream;
+
+    async fn get_message_content(
+        &self,
+        request: Request<GetMessageContentRequest>,
+    ) -> Result<Response<Self::GetMessageContentStream>, Status> {
+        Ok(Response::new(content::get(&self.0, request).await?))
+    }
+
+    async fn cancel_message(
+        &self,
+        request: Request<CancelMessageRequest>,
+    ) -> Result<Response<CancelMessageResponse>, Status> {
+        Ok(Response::new(cancel::one(&self.0, request).await?))
+    }
+
+    async fn retry_message(
+        &self,
+        request: Request<RetryMessageRequest>,
+    ) -> Result<Response<RetryMessageResponse>, Status> {
+        Ok(Response::new(retry::one(&self.0, request).await?))
+    }
+
+    async fn cancel_messages(
+        &self,
+        request: Request<CancelMessagesRequest>,
+    ) -> Result<Response<CancelMessagesResponse>, Status> {
+        Ok(Response::new(cancel::many(&self.0, request).await?))
+    }
+
+    async fn retry_messages(
+        &self,
+        request: Request<RetryMessagesRequest>,
+    ) -> Result<Response<RetryMessagesResponse>, Status> {
+        Ok(Response::new(retry::many(&self.0, request).await?))
+    }
 }
 
 impl Service {
@@ -174,8 +219,9 @@ async fn take(
         return first_result(id, &known, mac);
     }
     for _ in 0..MAX_CHOICES {
-        let Letter { from_address, envelope_sender, account, mailing, user, recipients, content } =
+        let Letter { from_address, envelope_sender, account, mailing, user, terms, recipients, content } =
             draft.finish(api, site, id, now).await?;
+        let Terms { copy_to_sender, send_time, expire_time, tags } = terms;
         let new = NewMessage {
             site,
             id,
@@ -190,10 +236,10 @@ async fn take(
             mailing,
             user: &user,
             is_own: false,
-            copy_to_sender: false,
-            send_time: None,
-            expire_time: None,
-            tags: &[],
+            copy_to_sender,
+            send_time,
+            expire_time,
+            tags: &tags,
             request: request.as_ref().map(|(id, mac)| (id.as_str(), mac.as_slice())),
         };
         match messages::take(&api.store, &new).await? {
@@ -224,12 +270,18 @@ async fn find(api: &Api, site: &SiteId, id: Uuid) -> Result<Message, Problem> {
 
 /// What is answered for a letter that was only validated.
 fn validated(site: &SiteId, letter: Letter) -> ProtoMessage {
-    let Letter { from_address, envelope_sender: _, account, mailing, user, recipients, content } = letter;
+    let Letter { from_address, envelope_sender: _, account, mailing, user, terms, recipients, content } =
+        letter;
+    let Terms { copy_to_sender, send_time, expire_time, tags } = terms;
     ProtoMessage {
         from_address,
         mailing,
         user,
         account: account_name(site, account),
+        copy_to_sender,
+        send_time: send_time.map(fields::to_timestamp),
+        expire_time: expire_time.map(fields::to_timestamp),
+        tags,
         size: i64::try_from(content.bytes.len()).unwrap_or(i64::MAX),
         recipients: recipients.into_iter().map(convert::recipient).collect(),
         ..ProtoMessage::default()
@@ -249,12 +301,14 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
         states,
         account,
         user,
+        tag,
         recipient,
         message_id,
         start_time,
         end_time,
     } = request;
     let mut violations = Violations::default();
+    let tag = violations.take("tag", terms::tag_of_filter(&tag)).flatten();
     let mut wanted = Vec::with_capacity(states.len());
     for (index, state) in states.into_iter().enumerate() {
         let state = convert::state_from_proto(state).ok_or("is not a state of a letter");
@@ -275,5 +329,5 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
     let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
     violations.finish()?;
     let rfc_message_id = message_id.filter(|id| !id.is_empty());
-    Ok(MessageFilter { states: wanted, account, user, recipient, rfc_message_id, start_time, end_time })
+    Ok(MessageFilter { states: wanted, account, user, tag, recipient, rfc_message_id, start_time, end_time })
 }

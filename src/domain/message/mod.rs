@@ -1,11 +1,14 @@
 //! A letter: its recipients, its attempts, and the state that follows from them.
 
+mod ending;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+pub use self::ending::{Ending, end, hold, reopen};
 use super::outcome::{Again, Class, RecipientResult, Step, Verdict};
 use super::reply::Reply;
 use super::settings::OnUncertain;

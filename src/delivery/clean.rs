@@ -1,0 +1,90 @@
+//! Housekeeping: mail that waits although its time is over is ended, and what nobody will ask for any more is deleted.
+//! Every server does it; who comes second finds nothing.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio_util::sync::CancellationToken;
+
+use crate::domain::settings::StoredSettings;
+use crate::domain::site::SiteId;
+use crate::store::{Store, StoreError, cleaning, closing, settings, sites};
+
+/// Time between two cleanings.
+const CLEAN: Duration = Duration::from_hours(1);
+/// Sites that are listed at once.
+const SITES: i64 = 1_000;
+/// Letters that are ended in one transaction.
+const LETTERS: i64 = 500;
+
+/// Sweeps every `sweep` and cleans every hour, until the soft stop.
+pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) {
+    let every = |period: Duration| {
+        // Not all servers that were started together at the same moment, nor at once.
+        let mut ticks = interval_at(Instant::now() + period.mul_f64(rand::random()), period);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        ticks
+    };
+    let (mut sweeps, mut cleanings) = (every(sweep), every(CLEAN));
+    loop {
+        let work = tokio::select! {
+            () = stop.cancelled() => return,
+            _ = sweeps.tick() => Work::Sweep,
+            _ = cleanings.tick() => Work::Clean,
+        };
+        let done = stop.run_until_cancelled(through_sites(&store, work)).await;
+        if let Some(Err(error)) = done {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                ?work,
+                "housekeeping waits for the store"
+            );
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Work {
+    /// Ends mail whose time is over.
+    Sweep,
+    /// Deletes what is old.
+    Clean,
+}
+
+async fn through_sites(store: &Store, work: Work) -> Result<(), StoreError> {
+    let mut after = String::new();
+    loop {
+        let found = sites::list(store, &after, SITES).await?;
+        let Some(last) = found.last() else { return Ok(()) };
+        last.id.as_str().clone_into(&mut after);
+        for site in found {
+            // Deleted meanwhile where there are none.
+            let Some(settings) = settings::find(store, &site.id).await? else { continue };
+            match work {
+                Work::Sweep => sweep(store, &site.id, &settings.stored).await?,
+                Work::Clean => clean(store, &site.id, &settings.stored).await?,
+            }
+        }
+    }
+}
+
+async fn sweep(store: &Store, site: &SiteId, settings: &StoredSettings) -> Result<(), StoreError> {
+    let patience = settings.retry_intervals().iter().sum();
+    loop {
+        let ended = closing::expire(store, site, patience, LETTERS).await?;
+        if ended > 0 {
+            tracing::info!(%site, ended, "mail was ended whose time is over");
+        }
+        if ended < u64::try_from(LETTERS).unwrap_or(u64::MAX) {
+            return Ok(());
+        }
+    }
+}
+
+async fn clean(store: &Store, site: &SiteId, settings: &StoredSettings) -> Result<(), StoreError> {
+    let deleted = cleaning::clean(store, site, settings.message_retention(), store.clock().now()).await?;
+    if deleted > 0 {
+        tracing::info!(%site, deleted, "letters were deleted after their retention");
+    }
+    Ok(())
+}
