@@ -5,16 +5,18 @@
 
 mod claiming;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::claiming::{DueLane, Wanted, claim, due_lanes};
 use super::{Store, StoreError};
+use crate::domain::event::{Event, EventRecipient};
 use crate::domain::message::{Attempt, MessageState, Next, Recipient};
 use crate::domain::site::SiteId;
 
@@ -181,12 +183,22 @@ pub async fn hand_back(
     Ok(())
 }
 
+/// A letter whose outcome counted.
+pub(super) struct Counted {
+    /// Its id.
+    pub(super) message: Uuid,
+    /// The attempt whose outcome it was.
+    attempt: i32,
+    account: i64,
+    tags: Vec<String>,
+}
+
 /// Records outcomes of one site inside a transaction; answers the letters whose outcome counted.
 pub(super) async fn record(
     connection: &mut sqlx::PgConnection,
     site: &SiteId,
     outcomes: &[Outcome],
-) -> Result<Vec<Uuid>, StoreError> {
+) -> Result<Vec<Counted>, StoreError> {
     let mut ids = Vec::with_capacity(outcomes.len());
     let mut fences = Vec::with_capacity(outcomes.len());
     let mut helds: Vec<Option<i32>> = Vec::with_capacity(outcomes.len());
@@ -210,7 +222,8 @@ pub(super) async fn record(
         states.push(state);
         dues.push(due);
     }
-    let counted = query_scalar!(
+    let counted = query_as!(
+        Counted,
         r#"with outcomes as (
                select *
                from unnest($2::uuid[], $3::integer[], $4::jsonb[], $5::jsonb[], $6::text[], $7::timestamptz[],
@@ -255,7 +268,7 @@ pub(super) async fn record(
            where m.site_id = $1
              and m.message_id = o.message_id
              and m.message_id in (select message_id from finished union all select message_id from waiting)
-           returning m.message_id"#,
+           returning m.message_id as message, o.attempt as "attempt!", m.account_id as account, m.tags"#,
         site.as_str(),
         &ids,
         &fences,
@@ -269,6 +282,29 @@ pub(super) async fn record(
     .fetch_all(connection)
     .await?;
     Ok(counted)
+}
+
+/// What is told of the outcomes that counted, in the order of the outcomes.
+pub(super) fn events(outcomes: &[Outcome], counted: &[Counted]) -> Vec<Event> {
+    let counted: HashMap<(Uuid, i32), &Counted> =
+        counted.iter().map(|letter| ((letter.message, letter.attempt), letter)).collect();
+    let told = |outcome: &Outcome| {
+        let Outcome { message, attempt, recipients, attempts: _, next, held: _ } = outcome;
+        let letter = counted.get(&(*message, *attempt))?;
+        let state = match next {
+            Next::Final(state) => *state,
+            Next::Held => MessageState::Uncertain,
+            Next::Due(_) => MessageState::Queued,
+        };
+        Some(Event::Message {
+            message: *message,
+            account: letter.account,
+            tags: letter.tags.clone(),
+            state: state.name().to_owned(),
+            recipients: recipients.iter().map(EventRecipient::from).collect(),
+        })
+    };
+    outcomes.iter().filter_map(told).collect()
 }
 
 pub(super) fn interval(duration: Duration) -> PgInterval {
