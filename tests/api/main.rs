@@ -27,6 +27,7 @@ mod routing;
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
 mod secrets;
+mod send_stream;
 mod senders;
 mod sending;
 mod sessions;

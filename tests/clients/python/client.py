@@ -294,6 +294,22 @@ def read_back(client, account, sent, watched):
     assert any(entry.kind == logs.LogEntry.KIND_SERVER for entry in stored), stored
 
 
+def send_many(client, sent):
+    """One stream: a letter that was sent already, and one that is wrong. Each gets its own answer, and neither is sent."""
+    pb = client.pb["send"]
+    items = [
+        pb.SendMessagesRequest(parent=client.parent, message=letter(client), request_id="order-4711", index=1),
+        pb.SendMessagesRequest(parent=client.parent, message=pb.Message(to=["no address"]), index=2),
+    ]
+    results = {result.index: result for result in client.call(client.send.SendMessages, iter(items))}
+    assert sorted(results) == [1, 2], results
+    first, wrong = results[1], results[2]
+    assert (first.request_id, first.message.name) == ("order-4711", sent.name), first
+    assert not first.HasField("error") and not wrong.HasField("message"), results
+    assert wrong.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0], wrong
+    assert wrong.error.reason == "INVALID_FIELD" and "message.to[0]" in wrong.error.text, wrong
+
+
 def main():
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="postroom-python-") as folder:
@@ -306,6 +322,7 @@ def main():
             account = create_account(client)
             sent, watched = send_and_watch(client, account)
             read_back(client, account, sent, watched)
+            send_many(client, sent)
     print("all is well")
 
 
