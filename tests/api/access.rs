@@ -12,7 +12,7 @@ use postroom::api::proto::{
     CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest, GetAccountRequest, GetMessageRequest,
     GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest,
     ListMessagesRequest, ListSendersRequest, ListSitesRequest, ResolveAccountRequest, SendMessageRequest,
-    Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
+    Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest, WatchEventsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
@@ -50,13 +50,14 @@ enum Rpc {
     SendMessage,
     GetMessage,
     ListMessages,
+    WatchEvents,
     ListLogs,
     ListLogEntries,
     TailLogEntries,
 }
 
 /// Which roles may call what: admin, operator, sender, auditor.
-const TABLE: [(Rpc, [bool; 4]); 23] = [
+const TABLE: [(Rpc, [bool; 4]); 24] = [
     (Rpc::CreateSite, [true, false, false, false]),
     (Rpc::GetSite, [true, true, true, true]),
     (Rpc::ListSites, [true, true, true, true]),
@@ -77,6 +78,7 @@ const TABLE: [(Rpc, [bool; 4]); 23] = [
     (Rpc::SendMessage, [true, true, true, false]),
     (Rpc::GetMessage, [true, true, true, true]),
     (Rpc::ListMessages, [true, true, true, true]),
+    (Rpc::WatchEvents, [true, true, true, true]),
     (Rpc::ListLogs, [true, true, false, true]),
     (Rpc::ListLogEntries, [true, true, false, true]),
     (Rpc::TailLogEntries, [true, true, false, true]),
@@ -177,6 +179,10 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
         Rpc::ListMessages => {
             let request = ListMessagesRequest { parent, ..ListMessagesRequest::default() };
             letters.list_messages(request).await.map(|_| ())
+        }
+        Rpc::WatchEvents => {
+            let request = WatchEventsRequest { parent, ..WatchEventsRequest::default() };
+            letters.watch_events(request).await.map(|_| ())
         }
         Rpc::ListLogs => {
             let request = ListLogsRequest { parent, ..ListLogsRequest::default() };

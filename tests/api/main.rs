@@ -7,6 +7,7 @@ mod binary;
 mod catcher;
 mod checks;
 mod deleting;
+mod events;
 mod filters;
 mod health;
 mod input;

@@ -1,6 +1,7 @@
 //! `SendService`: letters are taken, found and listed.
 
 mod convert;
+mod events;
 mod letter;
 mod stream;
 mod taking;
@@ -21,7 +22,7 @@ use super::proto::send_service_server::SendService;
 use super::proto::{
     GetMessageRequest, GetMessageResponse, ListMessagesRequest, ListMessagesResponse,
     Message as ProtoMessage, SendMessageRequest, SendMessageResponse, SendMessagesRequest,
-   
+    WatchEventsRequest,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
@@ -45,6 +46,7 @@ pub(super) struct Service(pub(super) Arc<Api>);
 #[tonic::async_trait]
 impl SendService for Service {
     type SendMessagesStream = stream::Results;
+    type WatchEventsStream = events::EventStream;
 
     async fn send_message(
         &self,
@@ -107,6 +109,13 @@ impl SendService for Service {
             page::cut(&mut found, size).map(|last| tokens.make(&last.id.to_string())).unwrap_or_default();
         let messages = found.into_iter().map(convert::message).collect();
         Ok(Response::new(ListMessagesResponse { messages, next_page_token }))
+    }
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Ok(Response::new(events::start(&self.0, request).await?))
     }
 }
 

@@ -310,6 +310,19 @@ def send_many(client, sent):
     assert wrong.error.reason == "INVALID_FIELD" and "message.to[0]" in wrong.error.text, wrong
 
 
+def watch_events(client, sent):
+    """What became of the letter, from the beginning of its day."""
+    pb = client.pb["send"]
+    request = pb.WatchEventsRequest(parent=client.parent, message=sent.name, start_time=sent.create_time)
+    stream = client.call(client.send.WatchEvents, request)
+    told = next(stream)
+    stream.cancel()
+    assert told.resume_token, told
+    assert [event.WhichOneof("change") for event in told.events] == ["message"], told
+    event = told.events[0].message
+    assert (event.name, event.state, event.account) == (sent.name, sent.state, sent.account), told
+
+
 def main():
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="postroom-python-") as folder:
@@ -323,6 +336,7 @@ def main():
             sent, watched = send_and_watch(client, account)
             read_back(client, account, sent, watched)
             send_many(client, sent)
+            watch_events(client, sent)
     print("all is well")
 
 
