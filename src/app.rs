@@ -34,6 +34,9 @@ use crate::vault::Vault;
 /// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// What a connection may have sent that no call has read yet, in bytes: that of several streams, so that one that is held
+/// up because its client reads no results holds up no other call of its connection. A stream may have 1 MiB of it.
+const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// A database that is started together with the server may take so long.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const START_RETRY: Duration = Duration::from_millis(500);
@@ -174,6 +177,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     let serve = Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .initial_connection_window_size(CONNECTION_WINDOW)
         .layer(calls_layer())
         .layer(MapResponseLayer::new(move |response| api::translate_too_large(response, max_letter_bytes)))
         .add_routes(services)

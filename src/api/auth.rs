@@ -15,6 +15,10 @@ const REMEMBER: Duration = Duration::from_secs(2);
 /// Keys remembered at once.
 const MAX_REMEMBERED: usize = 10_000;
 
+/// A stream asks so often whether its key still counts. With the time for which a good key is remembered, and the second
+/// within which this is noticed, a revoked one is dead within 5 s.
+pub(super) const KEY_CHECK: Duration = Duration::from_secs(1);
+
 type KeyHash = [u8; 32];
 
 /// Finds out who calls.

@@ -15,10 +15,13 @@ pub fn translate_too_large<Body: Default>(
     response: http::Response<Body>,
     max_letter_bytes: usize,
 ) -> http::Response<Body> {
-    let too_large = Status::from_header_map(response.headers()).is_some_and(|status| {
-        TONIC_TOO_LARGE.iter().any(|(code, words)| status.code() == *code && status.message().contains(words))
-    });
+    let too_large = Status::from_header_map(response.headers()).is_some_and(|status| is_too_large(&status));
     if too_large { Status::from(problem(max_letter_bytes)).into_http() } else { response }
+}
+
+/// Whether this is how tonic says that a request was too large.
+pub(super) fn is_too_large(status: &Status) -> bool {
+    TONIC_TOO_LARGE.iter().any(|(code, words)| status.code() == *code && status.message().contains(words))
 }
 
 /// The letter is larger than the operator allows.

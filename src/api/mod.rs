@@ -4,6 +4,7 @@ mod accounts;
 mod auth;
 mod check_limits;
 mod fields;
+mod follow;
 mod limits;
 mod logs;
 mod mailbox;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
-use crate::domain::error::{Problem, Reason};
+use crate::domain::error::{Problem, Reason, Violation};
 use crate::store::StoreError;
 use crate::vault::VaultError;
 
@@ -19,6 +19,8 @@ const MAX_VALUE_BYTES: usize = 512;
 const MAX_DESCRIPTION_BYTES: usize = 120;
 /// Longest status message in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
+/// Longest text that names bad fields in bytes: that of all details.
+const MAX_FIELDS_BYTES: usize = 4_096;
 /// When to try again after the store did not answer.
 const STORE_RETRY: Duration = Duration::from_secs(2);
 
@@ -51,6 +53,25 @@ const fn name_and_code(reason: Reason) -> (&'static str, Code) {
         Reason::ShuttingDown => ("SHUTTING_DOWN", Code::Unavailable),
         Reason::Internal => ("INTERNAL", Code::Internal),
     }
+}
+
+/// A problem in three words, for one item of a stream: code, reason, and a text that names all the bad fields.
+pub(super) fn in_words(problem: Problem) -> (Code, &'static str, String) {
+    let Problem { reason, text, metadata: _, violations, retry_after: _ } = problem;
+    let (name, code) = name_and_code(reason);
+    let told: Vec<String> = violations
+        .into_iter()
+        .take(MAX_VIOLATIONS)
+        .map(|Violation { field, description }| {
+            format!("{field}: {}", shorten(description, MAX_DESCRIPTION_BYTES))
+        })
+        .collect();
+    let text = if told.is_empty() {
+        shorten(text, MAX_TEXT_BYTES)
+    } else {
+        shorten(told.join("; "), MAX_FIELDS_BYTES)
+    };
+    (code, name, text)
 }
 
 impl From<Problem> for Status {

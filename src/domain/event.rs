@@ -1,11 +1,14 @@
 //! Events: what changed, for those who watch a site.
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::message::{Recipient, RecipientState};
 use super::parking::{Parking, ParkingReason};
+
+/// Events are kept so long, and so long a reader's place counts.
+pub const KEPT: Duration = Duration::hours(24);
 
 /// Something that changed, as it is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,6 +66,13 @@ pub struct EventParking {
 impl From<Parking> for EventParking {
     fn from(parking: Parking) -> Self {
         let Parking { reason, until, error } = parking;
+        Self { reason, until, error }
+    }
+}
+
+impl From<EventParking> for Parking {
+    fn from(parking: EventParking) -> Self {
+        let EventParking { reason, until, error } = parking;
         Self { reason, until, error }
     }
 }

@@ -7,8 +7,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::lines::{bounds, decode, encode};
-use super::queue::{self, Outcome};
-use super::{Store, StoreError, positions};
+use super::queue::{self, Outcome, Recorded};
+use super::{Store, StoreError, events, positions};
 use crate::domain::account::Origin;
 use crate::domain::log::{Chunk, Log, LogId, LogOwner};
 use crate::domain::site::SiteId;
@@ -37,7 +37,8 @@ pub struct ChunkFilter {
     pub end_time: Option<OffsetDateTime>,
 }
 
-/// Records outcomes and chunks of one site in one transaction; answers the letters whose outcome counted.
+/// Records outcomes and chunks of one site in one transaction, and tells of the outcomes that counted; answers the
+/// letters of those.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -48,25 +49,26 @@ pub async fn record(
     chunks: &[Chunk],
 ) -> Result<Vec<Uuid>, StoreError> {
     let mut transaction = store.pool.begin().await?;
-    let counted = if outcomes.is_empty() {
-        Vec::new()
-    } else {
-        queue::record(&mut transaction, site, outcomes).await?
-    };
+    let Recorded { letters, events: told } = queue::record(&mut transaction, site, outcomes).await?;
+    // After the rows of letters, as everybody takes it, so that no two wait for one another.
+    if !told.is_empty() || !chunks.is_empty() {
+        positions::lock(&mut transaction, site).await?;
+    }
+    events::insert(&mut transaction, site, &told).await?;
     if !chunks.is_empty() {
         append(&mut transaction, site, chunks).await?;
     }
     transaction.commit().await?;
-    store.changes.recorded(site, &counted);
-    Ok(counted)
+    store.changes.recorded(site, &letters);
+    Ok(letters)
 }
 
+/// Adds chunks, in a transaction that holds the site's lock of positions.
 async fn append(
     connection: &mut sqlx::PgConnection,
     site: &SiteId,
     chunks: &[Chunk],
 ) -> Result<(), StoreError> {
-    positions::lock(&mut *connection, site).await?;
     let mut logs: BTreeMap<LogId, (i64, OffsetDateTime)> = BTreeMap::new();
     let mut rows = ChunkRows::default();
     for chunk in chunks {

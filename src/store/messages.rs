@@ -6,7 +6,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::error::violated_constraint;
-use super::queue::Lane;
+use super::queue::{Lane, interval};
+use super::replicas::LEASE;
 use super::{Store, StoreError};
 use crate::domain::message::{Attempt, Message, MessageState, Recipient};
 use crate::domain::site::SiteId;
@@ -277,10 +278,12 @@ pub async fn find(store: &Store, site: &SiteId, id: Uuid) -> Result<Option<Messa
            from messages m
            left join queue q on q.site_id = m.site_id and q.message_id = m.message_id
            left join replicas r on r.replica_id = q.leased_by
+                               and r.heartbeat_time > now() - $3::interval
            where m.site_id = $1
              and m.message_id = $2"#,
         site.as_str(),
         id,
+        interval(LEASE),
     )
     .fetch_optional(&store.pool)
     .await?
@@ -318,6 +321,7 @@ pub async fn list(
                from messages m
                left join queue q on q.site_id = m.site_id and q.message_id = m.message_id
                left join replicas r on r.replica_id = q.leased_by
+                                   and r.heartbeat_time > now() - $12::interval
                where m.site_id = $1
                  and ($2::uuid is null or m.message_id < $2)
                  and ($3::bigint is null or m.account_id = $3)
@@ -343,6 +347,7 @@ pub async fn list(
         limit,
         user.as_deref(),
         tag.as_deref(),
+        interval(LEASE),
     )
     .fetch_all(&store.pool)
     .await?

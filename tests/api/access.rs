@@ -13,7 +13,7 @@ use postroom::api::proto::{
     GetAccountRequest, GetMessageContentRequest, GetMessageRequest, GetSettingsRequest, GetSiteRequest,
     ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest, ListSendersRequest,
     ListSitesRequest, ResolveAccountRequest, RetryMessageRequest, RetryMessagesRequest, SendMessageRequest,
-    Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
+    Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest, WatchEventsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
@@ -56,13 +56,14 @@ enum Rpc {
     RetryMessage,
     CancelMessages,
     RetryMessages,
+    WatchEvents,
     ListLogs,
     ListLogEntries,
     TailLogEntries,
 }
 
 /// Which roles may call what: admin, operator, sender, auditor.
-const TABLE: [(Rpc, [bool; 4]); 28] = [
+const TABLE: [(Rpc, [bool; 4]); 29] = [
     (Rpc::CreateSite, [true, false, false, false]),
     (Rpc::GetSite, [true, true, true, true]),
     (Rpc::ListSites, [true, true, true, true]),
@@ -88,6 +89,7 @@ const TABLE: [(Rpc, [bool; 4]); 28] = [
     (Rpc::RetryMessage, [true, true, true, false]),
     (Rpc::CancelMessages, [true, true, true, false]),
     (Rpc::RetryMessages, [true, true, true, false]),
+    (Rpc::WatchEvents, [true, true, true, true]),
     (Rpc::ListLogs, [true, true, false, true]),
     (Rpc::ListLogEntries, [true, true, false, true]),
     (Rpc::TailLogEntries, [true, true, false, true]),
@@ -184,7 +186,8 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
         | Rpc::CancelMessage
         | Rpc::RetryMessage
         | Rpc::CancelMessages
-        | Rpc::RetryMessages => call_about_letters(rpc, channel, parent, message).await,
+        | Rpc::RetryMessages
+        | Rpc::WatchEvents => call_about_letters(rpc, channel, parent, message).await,
         Rpc::ListLogs => {
             let request = ListLogsRequest { parent, ..ListLogsRequest::default() };
             logs.list_logs(request).await.map(|_| ())
@@ -232,6 +235,9 @@ async fn call_about_letters(
         }
         Rpc::RetryMessages => {
             letters.retry_messages(RetryMessagesRequest { parent, ..Default::default() }).await.map(|_| ())
+        }
+        Rpc::WatchEvents => {
+            letters.watch_events(WatchEventsRequest { parent, ..Default::default() }).await.map(|_| ())
         }
         _ => unreachable!("{rpc:?} is not about letters"),
     }

@@ -12,6 +12,7 @@ mod cleaning;
 mod content;
 mod deleting;
 mod desk;
+mod events;
 mod filters;
 mod health;
 mod holding;
@@ -37,6 +38,7 @@ mod routing;
 #[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
 mod secrets;
+mod send_stream;
 mod senders;
 mod sending;
 mod sessions;

@@ -82,7 +82,7 @@ pub(crate) fn vault() -> (TempDir, Arc<Vault>) {
 
 /// Puts `authorization` into every call.
 #[derive(Clone)]
-pub(crate) struct Authorisation(Option<MetadataValue<Ascii>>);
+pub(crate) struct Authorisation(pub(crate) Option<MetadataValue<Ascii>>);
 
 impl Interceptor for Authorisation {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {

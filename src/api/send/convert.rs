@@ -73,16 +73,19 @@ pub(super) fn recipient(recipient: Recipient) -> ProtoRecipient {
             RecipientKind::Copy => recipient::Kind::Copy,
         }
         .into(),
-        state: match state {
-            RecipientState::Pending => recipient::State::Pending,
-            RecipientState::Sent => recipient::State::Sent,
-            RecipientState::Refused => recipient::State::Refused,
-            RecipientState::Failed => recipient::State::Failed,
-            RecipientState::Uncertain => recipient::State::Uncertain,
-            RecipientState::Cancelled => recipient::State::Cancelled,
-        }
-        .into(),
+        state: recipient_state(state).into(),
         reply: last.map(reply),
+    }
+}
+
+pub(super) const fn recipient_state(state: RecipientState) -> recipient::State {
+    match state {
+        RecipientState::Pending => recipient::State::Pending,
+        RecipientState::Sent => recipient::State::Sent,
+        RecipientState::Refused => recipient::State::Refused,
+        RecipientState::Failed => recipient::State::Failed,
+        RecipientState::Uncertain => recipient::State::Uncertain,
+        RecipientState::Cancelled => recipient::State::Cancelled,
     }
 }
 

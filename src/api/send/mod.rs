@@ -3,21 +3,24 @@
 mod cancel;
 mod content;
 mod convert;
+mod events;
 mod letter;
 mod retry;
 mod selection;
+mod stream;
+mod taking;
 mod terms;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message as _;
-use time::OffsetDateTime;
 use tokio::time::{Instant, timeout_at};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
-use self::letter::{Draft, Letter};
+use self::letter::Letter;
+use self::taking::Taking;
 use self::terms::Terms;
 use super::fields::{self, Violations};
 use super::page::{self, Tokens};
@@ -27,49 +30,59 @@ use super::proto::{
     GetMessageContentRequest, GetMessageRequest, GetMessageResponse, ListMessagesRequest,
     ListMessagesResponse, Message as ProtoMessage, RetryMessageRequest, RetryMessageResponse,
     RetryMessagesRequest, RetryMessagesResponse, SendMessageRequest, SendMessageResponse,
+    SendMessagesRequest, WatchEventsRequest,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
 use crate::domain::account::account_name;
 use crate::domain::address::Mailbox;
-use crate::domain::error::{Problem, Reason};
+use crate::domain::error::Problem;
 use crate::domain::message::{Message, MessageState};
 use crate::domain::site::SiteId;
-use crate::store::messages::{self, MessageFilter, NewMessage, Taken};
+use crate::store::messages::{self, MessageFilter};
 
 /// Longest `wait` of `SendMessage`.
 const MAX_WAIT: Duration = Duration::from_mins(1);
 /// While a call waits it looks at the table so often, should it miss a wake-up.
 const WAIT_POLL: Duration = Duration::from_secs(1);
-/// The choice of account is made again so often, where the chosen one is changed or deleted at that very moment.
-const MAX_CHOICES: usize = 3;
 /// Longest Message-ID in characters: a line (RFC 5322 2.1.1).
 const MAX_MESSAGE_ID: usize = 998;
-/// What the MAC over a request's content is made for.
-const REQUEST_MAC: &str = "SendMessage request";
 
 /// `SendService` over the API.
 pub(super) struct Service(pub(super) Arc<Api>);
 
 #[tonic::async_trait]
 impl SendService for Service {
+    type SendMessagesStream = stream::Results;
+    type WatchEventsStream = events::EventStream;
+
     async fn send_message(
         &self,
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
         let site = self.0.authorise(request.metadata(), Right::Send, named).await?;
-        let (id, now) = (Uuid::now_v7(), self.0.store.clock().now());
-        let Submission { draft, request, validate_only, wait } =
-            Submission::parse(&self.0, &site, request.into_inner(), id, now)?;
+        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request.into_inner();
+        let mut violations = Violations::default();
+        let wait = violations.take("wait", parse_wait(wait));
+        let taking = Taking::parse(&self.0, &site, message, &request_id, &mut violations);
+        let (Some(taking), Some(wait)) = (taking, wait) else { return Err(violations.problem().into()) };
+        violations.finish()?;
         if validate_only {
-            let letter = draft.finish(&self.0, &site, id, now).await?;
+            let letter = taking.validate(&self.0, &site).await?;
             return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
         }
         let (api, of_site) = (Arc::clone(&self.0), site.clone());
-        let id = to_the_end(async move { take(&api, &of_site, draft, request, id, now).await }).await?;
+        let id = to_the_end(async move { taking.take(&api, &of_site).await }).await?;
         let message = self.outcome(&site, id, wait).await?;
         Ok(Response::new(SendMessageResponse { message: Some(convert::message(message)) }))
+    }
+
+    async fn send_messages(
+        &self,
+        request: Request<Streaming<SendMessagesRequest>>,
+    ) -> Result<Response<Self::SendMessagesStream>, Status> {
+        Ok(Response::new(stream::start(&self.0, request).await?))
     }
 
     async fn get_message(
@@ -142,6 +155,13 @@ impl SendService for Service {
     ) -> Result<Response<RetryMessagesResponse>, Status> {
         Ok(Response::new(retry::many(&self.0, request).await?))
     }
+
+    async fn watch_events(
+        &self,
+        request: Request<WatchEventsRequest>,
+    ) -> Result<Response<Self::WatchEventsStream>, Status> {
+        Ok(Response::new(events::start(&self.0, request).await?))
+    }
 }
 
 impl Service {
@@ -163,104 +183,6 @@ impl Service {
             }
         }
     }
-}
-
-/// A request of `SendMessage`, parsed.
-struct Submission {
-    draft: Draft,
-    /// The request id and the MAC of the content.
-    request: Option<(String, Vec<u8>)>,
-    validate_only: bool,
-    wait: Duration,
-}
-
-impl Submission {
-    /// Parses a request whose letter, if it is taken, gets this id.
-    ///
-    /// # Errors
-    /// `INVALID_FIELD` with everything that is wrong.
-    fn parse(
-        api: &Api,
-        site: &SiteId,
-        request: SendMessageRequest,
-        id: Uuid,
-        now: OffsetDateTime,
-    ) -> Result<Self, Problem> {
-        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request;
-        let mut violations = Violations::default();
-        let wait = violations.take("wait", parse_wait(wait));
-        let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
-        if message.is_none() {
-            violations.add("message", "must be set");
-        }
-        let mac = |message: &ProtoMessage| {
-            api.store.vault().content_mac(REQUEST_MAC, &message.encode_to_vec()).to_vec()
-        };
-        let request = request_id.zip(message.as_ref()).map(|(id, message)| (id.to_owned(), mac(message)));
-        let draft = message.and_then(|message| letter::parse(site, message, id, now, &mut violations));
-        let (Some(draft), Some(wait)) = (draft, wait) else { return Err(violations.problem()) };
-        violations.finish()?;
-        Ok(Self { draft, request, validate_only, wait })
-    }
-}
-
-/// Takes a letter; the id it got, now or when the same request came first.
-async fn take(
-    api: &Api,
-    site: &SiteId,
-    draft: Draft,
-    request: Option<(String, Vec<u8>)>,
-    id: Uuid,
-    now: OffsetDateTime,
-) -> Result<Uuid, Problem> {
-    if let Some((request_id, mac)) = &request
-        && let Some((id, known)) = messages::find_by_request(&api.store, site, request_id).await?
-    {
-        return first_result(id, &known, mac);
-    }
-    for _ in 0..MAX_CHOICES {
-        let Letter { from_address, envelope_sender, account, mailing, user, terms, recipients, content } =
-            draft.finish(api, site, id, now).await?;
-        let Terms { copy_to_sender, send_time, expire_time, tags } = terms;
-        let new = NewMessage {
-            site,
-            id,
-            account,
-            from_address: &from_address,
-            envelope_sender: &envelope_sender,
-            rfc_message_id: &content.message_id,
-            recipients: &recipients,
-            content: &content.bytes,
-            eight_bit: content.eight_bit,
-            utf8_headers: content.utf8_headers,
-            mailing,
-            user: &user,
-            is_own: false,
-            copy_to_sender,
-            send_time,
-            expire_time,
-            tags: &tags,
-            request: request.as_ref().map(|(id, mac)| (id.as_str(), mac.as_slice())),
-        };
-        match messages::take(&api.store, &new).await? {
-            Taken::Stored => return Ok(id),
-            Taken::AccountChanged => {}
-            Taken::RequestKnown { message, mac } => {
-                let own = request.as_ref().map_or(&[][..], |(_, own)| own.as_slice());
-                return first_result(message, &mac, own);
-            }
-        }
-    }
-    let text = "the account of this letter is being changed, try again";
-    Err(Problem::new(Reason::StoreUnavailable, text).retry_after(WAIT_POLL))
-}
-
-/// The letter that an earlier call with the same request id sent, if its content was the same.
-fn first_result(id: Uuid, known: &[u8], own: &[u8]) -> Result<Uuid, Problem> {
-    if known == own {
-        return Ok(id);
-    }
-    Err(Problem::new(Reason::RequestIdReused, "this request_id was used before, for another letter"))
 }
 
 async fn find(api: &Api, site: &SiteId, id: Uuid) -> Result<Message, Problem> {

@@ -4,18 +4,20 @@ use sqlx::query;
 use sqlx::types::Json;
 
 use super::Outcome;
+use crate::domain::event::{Event, EventRecipient};
 use crate::domain::message::{Attempt, AttemptOutcome, MessageState, Recipient, RecipientState, final_state};
 use crate::domain::site::SiteId;
 use crate::store::StoreError;
 
-/// Corrects a letter that is held for this very attempt, inside a transaction; whether there was one.
+/// Corrects a letter that is held for this very attempt, inside a transaction; what is told of it, if there was one.
 pub(super) async fn correct(
     connection: &mut sqlx::PgConnection,
     site: &SiteId,
     late: &Outcome,
-) -> Result<bool, StoreError> {
+) -> Result<Option<Event>, StoreError> {
     let held = query!(
-        r#"select recipients as "recipients: Json<Vec<Recipient>>", attempts as "attempts: Json<Vec<Attempt>>"
+        r#"select recipients as "recipients: Json<Vec<Recipient>>", attempts as "attempts: Json<Vec<Attempt>>",
+                  account_id, tags
            from messages
            where site_id = $1
              and message_id = $2
@@ -28,7 +30,7 @@ pub(super) async fn correct(
     )
     .fetch_optional(&mut *connection)
     .await?;
-    let Some(held) = held else { return Ok(false) };
+    let Some(held) = held else { return Ok(None) };
     let recipients = corrected(held.recipients.0, &late.recipients);
     let attempts = retold(held.attempts.0, &late.attempts);
     let state = final_state(&recipients).unwrap_or(MessageState::Uncertain);
@@ -43,12 +45,18 @@ pub(super) async fn correct(
         site.as_str(),
         late.message,
         state.name(),
-        Json(recipients) as _,
+        Json(&recipients) as _,
         Json(attempts) as _,
     )
     .execute(connection)
     .await?;
-    Ok(true)
+    Ok(Some(Event::Message {
+        message: late.message,
+        account: held.account_id,
+        tags: held.tags,
+        state: state.name().to_owned(),
+        recipients: recipients.iter().map(EventRecipient::from).collect(),
+    }))
 }
 
 /// Those who are held get what became of them. Whom the server did not take has failed: only a person sends again.

@@ -5,19 +5,19 @@
 
 mod claiming;
 mod held;
+mod recording;
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
-use sqlx::types::Json;
-use sqlx::{query, query_as, query_scalar};
+use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::claiming::{DueLane, Wanted, claim, due_lanes};
+pub(super) use self::recording::{Recorded, record};
 use super::{Store, StoreError};
-use crate::domain::message::{Attempt, MessageState, Next, Recipient};
+use crate::domain::message::{Attempt, Next, Recipient};
 use crate::domain::site::SiteId;
 
 /// An account for which letters are due.
@@ -182,104 +182,6 @@ pub async fn hand_back(
     .execute(&store.pool)
     .await?;
     Ok(())
-}
-
-/// Records outcomes of one site inside a transaction; answers the letters whose outcome counted.
-pub(super) async fn record(
-    connection: &mut sqlx::PgConnection,
-    site: &SiteId,
-    outcomes: &[Outcome],
-) -> Result<Vec<Uuid>, StoreError> {
-    let mut ids = Vec::with_capacity(outcomes.len());
-    let mut fences = Vec::with_capacity(outcomes.len());
-    let mut helds: Vec<Option<i32>> = Vec::with_capacity(outcomes.len());
-    let mut recipients = Vec::with_capacity(outcomes.len());
-    let mut attempts = Vec::with_capacity(outcomes.len());
-    let mut states = Vec::with_capacity(outcomes.len());
-    let mut waiting_for_decision = Vec::with_capacity(outcomes.len());
-    let mut dues: Vec<Option<OffsetDateTime>> = Vec::with_capacity(outcomes.len());
-    for Outcome { message, attempt, recipients: of_message, attempts: history, next, held } in outcomes {
-        ids.push(*message);
-        fences.push(*attempt);
-        helds.push(*held);
-        recipients.push(Json(of_message));
-        attempts.push(Json(history));
-        let (state, due) = match next {
-            Next::Final(state) => (Some(state.name().to_owned()), None),
-            Next::Held => (Some(MessageState::Uncertain.name().to_owned()), None),
-            Next::Due(due) => (None, Some(*due)),
-        };
-        waiting_for_decision.push(*next == Next::Held);
-        states.push(state);
-        dues.push(due);
-    }
-    let mut counted = query_scalar!(
-        r#"with outcomes as (
-               select *
-               from unnest($2::uuid[], $3::integer[], $4::jsonb[], $5::jsonb[], $6::text[], $7::timestamptz[],
-                           $8::integer[], $9::boolean[])
-                    as o (message_id, attempt, recipients, attempts, state, due, held, is_held)
-           ), finished as (
-               delete from queue q
-               using outcomes o
-               where q.site_id = $1
-                 and q.message_id = o.message_id
-                 and q.attempt = o.attempt
-                 and o.state is not null
-               returning q.message_id
-           ), waiting as (
-               update queue q
-               set leased_by = null,
-                   at_dot = null,
-                   -- Cancelled while the attempt was under way: whoever claims it next ends it.
-                   due = case when q.cancelled then now() else o.due end
-               from outcomes o
-               where q.site_id = $1
-                 and q.message_id = o.message_id
-                 and q.attempt = o.attempt
-                 and o.state is null
-               returning q.message_id
-           ), forgotten as (
-               -- A letter of our own holds a code: its content goes with its last attempt.
-               delete from message_bodies b
-               using finished f
-               join messages own on own.site_id = $1 and own.message_id = f.message_id and own.is_own
-               where b.site_id = $1
-                 and b.message_id = f.message_id
-           )
-           update messages m
-           set state = coalesce(o.state, 'open'),
-               -- What is held stays unfinished until a person decides.
-               final_time = case when o.state is not null and not o.is_held then now() end,
-               held_attempt = coalesce(o.held, m.held_attempt),
-               recipients = o.recipients,
-               attempts = m.attempts || o.attempts
-           from outcomes o
-           where m.site_id = $1
-             and m.message_id = o.message_id
-             and m.message_id in (select message_id from finished union all select message_id from waiting)
-           returning m.message_id"#,
-        site.as_str(),
-        &ids,
-        &fences,
-        recipients as _,
-        attempts as _,
-        states as _,
-        dues as _,
-        helds as _,
-        &waiting_for_decision,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    if counted.len() < outcomes.len() {
-        let known: HashSet<Uuid> = counted.iter().copied().collect();
-        for late in outcomes.iter().filter(|outcome| !known.contains(&outcome.message)) {
-            if held::correct(connection, site, late).await? {
-                counted.push(late.message);
-            }
-        }
-    }
-    Ok(counted)
 }
 
 pub(super) fn interval(duration: Duration) -> PgInterval {

@@ -294,6 +294,35 @@ def read_back(client, account, sent, watched):
     assert any(entry.kind == logs.LogEntry.KIND_SERVER for entry in stored), stored
 
 
+def send_many(client, sent):
+    """One stream: a letter that was sent already, and one that is wrong. Each gets its own answer, and neither is sent."""
+    pb = client.pb["send"]
+    items = [
+        pb.SendMessagesRequest(parent=client.parent, message=letter(client), request_id="order-4711", index=1),
+        pb.SendMessagesRequest(parent=client.parent, message=pb.Message(to=["no address"]), index=2),
+    ]
+    results = {result.index: result for result in client.call(client.send.SendMessages, iter(items))}
+    assert sorted(results) == [1, 2], results
+    first, wrong = results[1], results[2]
+    assert (first.request_id, first.message.name) == ("order-4711", sent.name), first
+    assert not first.HasField("error") and not wrong.HasField("message"), results
+    assert wrong.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0], wrong
+    assert wrong.error.reason == "INVALID_FIELD" and "message.to[0]" in wrong.error.text, wrong
+
+
+def watch_events(client, sent):
+    """What became of the letter, from the beginning of its day."""
+    pb = client.pb["send"]
+    request = pb.WatchEventsRequest(parent=client.parent, message=sent.name, start_time=sent.create_time)
+    stream = client.call(client.send.WatchEvents, request)
+    told = next(stream)
+    stream.cancel()
+    assert told.resume_token, told
+    assert [event.WhichOneof("change") for event in told.events] == ["message"], told
+    event = told.events[0].message
+    assert (event.name, event.state, event.account) == (sent.name, sent.state, sent.account), told
+
+
 def main():
     options = arguments()
     with tempfile.TemporaryDirectory(prefix="postroom-python-") as folder:
@@ -306,6 +335,8 @@ def main():
             account = create_account(client)
             sent, watched = send_and_watch(client, account)
             read_back(client, account, sent, watched)
+            send_many(client, sent)
+            watch_events(client, sent)
     print("all is well")
 
 

@@ -1,0 +1,206 @@
+//! `WatchEvents`: which events a stream is about, and what is told of them. `api::follow` does the following.
+
+use std::sync::Arc;
+
+use time::OffsetDateTime;
+use tonic::Request;
+use uuid::Uuid;
+
+use super::convert;
+use crate::api::Api;
+use crate::api::accounts::convert::parking as parking_to_proto;
+use crate::api::fields::{self, Violations};
+use crate::api::follow::{self, Batch, Followed, Place, Responses};
+use crate::api::page::Tokens;
+use crate::api::proto::watch_events_request::Start;
+use crate::api::proto::{
+    AccountEvent, Event as ProtoEvent, MessageEvent, RecipientState as ProtoState, WatchEventsRequest,
+    WatchEventsResponse, account_event, event,
+};
+use crate::domain::access::Right;
+use crate::domain::account::account_name;
+use crate::domain::error::Problem;
+use crate::domain::event::{Event, EventRecipient, KEPT};
+use crate::domain::message::MessageState;
+use crate::domain::site::SiteId;
+use crate::store::Store;
+use crate::store::events::{self, EventFilter, StoredEvents};
+
+/// A stream of responses.
+pub(super) type EventStream = Responses<WatchEventsResponse>;
+
+/// Rows sent in one response: one has about 30 KiB where many letters were recorded together, so that what a stream
+/// holds stays below 1 MiB.
+const ROWS: i64 = 16;
+/// Longest tag in characters.
+const MAX_TAG: usize = 64;
+
+/// Starts a stream.
+///
+/// # Errors
+/// `KEY_MISSING`, `PERMISSION_DENIED`, `INVALID_FIELD`, `RESUME_TOKEN_EXPIRED`.
+pub(super) async fn start(
+    api: &Arc<Api>,
+    request: Request<WatchEventsRequest>,
+) -> Result<EventStream, Problem> {
+    let named = fields::site("parent", &request.get_ref().parent);
+    let (credentials, site) = api.admit(request.metadata(), Right::ReadMessages, named).await?;
+    let WatchEventsRequest { parent: _, tag, message, account, start } = request.into_inner();
+    let bound = [site.as_str(), &tag, &message, &account].map(|part| part.as_bytes().to_vec());
+    let mut violations = Violations::default();
+    let mut filter = parse_filter(&site, &tag, &message, &account, &mut violations);
+    let mut token = None;
+    match start {
+        Some(Start::ResumeToken(text)) => token = Some(text),
+        Some(Start::StartTime(time)) => {
+            filter.start_time = violations.take("start_time", fields::timestamp(time));
+        }
+        None => {}
+    }
+    violations.finish()?;
+    let now = api.store.clock().now();
+    let watch = Watch { store: api.store.clone(), site: site.clone(), filter, bound };
+    let place = match (token, watch.filter.start_time) {
+        (Some(token), _) => watch.read_token(&token, now)?,
+        (None, Some(_)) => Place { position: 0, time: now },
+        (None, None) => Place { position: watch.last_position().await?, time: now },
+    };
+    Ok(follow::follow(api, credentials, site, watch, place, Vec::new()))
+}
+
+/// Which events a stream is about.
+fn parse_filter(
+    site: &SiteId,
+    tag: &str,
+    message: &str,
+    account: &str,
+    violations: &mut Violations,
+) -> EventFilter {
+    let tag = violations.take("tag", fields::text(tag, MAX_TAG)).filter(|tag| !tag.is_empty());
+    let message = (!message.is_empty())
+        .then(|| violations.take_parsed(fields::within(site, "message", message, fields::message)))
+        .flatten();
+    let account = (!account.is_empty())
+        .then(|| violations.take_parsed(fields::within(site, "account", account, fields::account)))
+        .flatten();
+    EventFilter { tag, message, account, start_time: None }
+}
+
+struct Watch {
+    store: Store,
+    site: SiteId,
+    filter: EventFilter,
+    /// What resume tokens are bound to.
+    bound: [Vec<u8>; 4],
+}
+
+impl Followed for Watch {
+    type Item = ProtoEvent;
+    type Response = WatchEventsResponse;
+
+    async fn last_position(&self) -> Result<i64, Problem> {
+        Ok(events::last_position(&self.store, &self.site).await?)
+    }
+
+    async fn read(&self, behind: i64) -> Result<Batch<ProtoEvent>, Problem> {
+        let rows = events::read(&self.store, &self.site, &self.filter, behind + 1, ROWS).await?;
+        let last = rows.last().map(|row| Place { position: row.position, time: row.time });
+        let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) == ROWS;
+        let mut items = Vec::new();
+        for StoredEvents { position: _, time, events } in rows {
+            let wanted = events.into_iter().filter(|event| self.filter.fits(event));
+            items.extend(wanted.map(|event| to_proto(&self.site, time, event)));
+        }
+        Ok(Batch { items, last, more })
+    }
+
+    fn token(&self, place: Place) -> String {
+        self.tokens().make(&write_place(place))
+    }
+
+    fn response(&self, events: Vec<ProtoEvent>, resume_token: String) -> WatchEventsResponse {
+        WatchEventsResponse { events, resume_token }
+    }
+}
+
+impl Watch {
+    fn read_token(&self, token: &str, now: OffsetDateTime) -> Result<Place, Problem> {
+        let place = self.tokens().read(token).and_then(|text| read_place(&text, now));
+        place.ok_or_else(follow::token_expired)
+    }
+
+    fn tokens(&self) -> Tokens<'_> {
+        let bound = self.bound.each_ref().map(Vec::as_slice);
+        Tokens::new(self.store.vault(), "event stream", &bound)
+    }
+}
+
+/// A place as tokens hold it: position and second.
+fn write_place(Place { position, time }: Place) -> String {
+    format!("{position}@{}", time.unix_timestamp())
+}
+
+/// The place, unless it is so old that what its reader has not been told may be gone.
+fn read_place(text: &str, now: OffsetDateTime) -> Option<Place> {
+    let (position, second) = text.split_once('@')?;
+    let time = OffsetDateTime::from_unix_timestamp(second.parse().ok()?).ok()?;
+    (now - time <= KEPT).then_some(Place { position: position.parse().ok()?, time })
+}
+
+fn to_proto(site: &SiteId, time: OffsetDateTime, event: Event) -> ProtoEvent {
+    let change = match event {
+        Event::Message { message, account, tags, state, recipients } => {
+            event::Change::Message(of_message(site, message, account, tags, &state, recipients))
+        }
+        Event::Account { account, parking } => {
+            let change = match parking {
+                Some(parking) => account_event::Change::Parking(parking_to_proto(&parking.into())),
+                None => account_event::Change::Resumed(account_event::Resumed {}),
+            };
+            let name = account_name(site, account);
+            event::Change::Account(AccountEvent { name, change: Some(change) })
+        }
+    };
+    ProtoEvent { time: Some(fields::to_timestamp(time)), change: Some(change) }
+}
+
+fn of_message(
+    site: &SiteId,
+    message: Uuid,
+    account: i64,
+    tags: Vec<String>,
+    state: &str,
+    recipients: Vec<EventRecipient>,
+) -> MessageEvent {
+    let recipient = |EventRecipient { address, state }: EventRecipient| ProtoState {
+        address,
+        state: convert::recipient_state(state).into(),
+    };
+    MessageEvent {
+        name: format!("{}/messages/{message}", site.name()),
+        state: MessageState::from_name(state).map(convert::state_to_proto).unwrap_or_default().into(),
+        recipients: recipients.into_iter().map(recipient).collect(),
+        account: account_name(site, account),
+        tags,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::{Duration, OffsetDateTime};
+
+    use super::{Place, read_place, write_place};
+
+    #[test]
+    fn places_count_for_a_day() {
+        let second = OffsetDateTime::UNIX_EPOCH + Duration::seconds(1_700_000_000);
+        let written = write_place(Place { position: 42, time: second + Duration::milliseconds(900) });
+        let place = Some(Place { position: 42, time: second });
+        for (hours, expected) in [(0, place), (24, place), (25, None), (24 * 365, None)] {
+            assert_eq!(read_place(&written, second + Duration::hours(hours)), expected, "{hours}");
+        }
+        for wrong in ["", "42", "42@", "@1700000000", "42@x", "x@1700000000"] {
+            assert_eq!(read_place(wrong, second), None, "{wrong:?}");
+        }
+    }
+}
