@@ -111,11 +111,14 @@ pub(super) async fn run(
     }
 }
 
-/// The recipients that are due, by their numbers. The letter is due with the first of them.
+/// The recipients that are due, by their numbers. The letter is due with the first of them; should the clocks disagree
+/// about that, it is everybody's turn.
 fn due(claim: &Claim, now: OffsetDateTime) -> Vec<usize> {
     let latest = now.max(claim.due);
-    let pending = claim.recipients.iter().enumerate().filter(|(_, r)| r.state == RecipientState::Pending);
-    pending.filter(|(_, r)| r.due.is_none_or(|due| due <= latest)).map(|(number, _)| number).collect()
+    let pending = || claim.recipients.iter().enumerate().filter(|(_, r)| r.state == RecipientState::Pending);
+    let due: Vec<usize> =
+        pending().filter(|(_, r)| r.due.is_none_or(|due| due <= latest)).map(|(number, _)| number).collect();
+    if due.is_empty() { pending().map(|(number, _)| number).collect() } else { due }
 }
 
 /// What an attempt brought: a verdict for each recipient it was for, and what is wrong with the account.

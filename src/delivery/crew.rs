@@ -10,17 +10,18 @@ pub(super) struct Signals {
     due: Notify,
     other_mail: AtomicBool,
     idle: AtomicUsize,
+    with_mailings: AtomicUsize,
 }
 
 impl Signals {
-    /// Tells that mail became due; `other_mail`, that some of it is no part of a mailing. Whether somebody idles who
-    /// will see to it at once.
+    /// Tells that mail became due; `other_mail`, that some of it is no part of a mailing. Whether that would have to wait
+    /// for mailings: nobody idles, and those who work have some in hand.
     pub(super) fn tell(&self, other_mail: bool) -> bool {
         if other_mail {
             self.other_mail.store(true, Ordering::Relaxed);
         }
         self.due.notify_one();
-        self.idle.load(Ordering::Relaxed) > 0
+        other_mail && self.idle.load(Ordering::Relaxed) == 0 && self.with_mailings.load(Ordering::Relaxed) > 0
     }
 
     /// Whether there may be other mail that should overtake the mailings in hand; the first who asks gets it.
@@ -30,22 +31,27 @@ impl Signals {
 
     /// Idles until mail is due.
     pub(super) async fn idle(&self) {
-        let _idling = Idling::new(&self.idle);
+        let _idling = Counted::new(&self.idle);
         self.due.notified().await;
     }
-}
 
-/// Counts somebody as idle until it is dropped.
-struct Idling<'a>(&'a AtomicUsize);
-
-impl<'a> Idling<'a> {
-    fn new(idle: &'a AtomicUsize) -> Self {
-        idle.fetch_add(1, Ordering::Relaxed);
-        Self(idle)
+    /// Counts somebody as working on mailings until what is returned is dropped.
+    pub(super) fn works_on_mailings(&self) -> Counted<'_> {
+        Counted::new(&self.with_mailings)
     }
 }
 
-impl Drop for Idling<'_> {
+/// Counts somebody until it is dropped.
+pub(super) struct Counted<'a>(&'a AtomicUsize);
+
+impl<'a> Counted<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -97,13 +97,13 @@ impl Dispatcher {
         }
     }
 
-    /// Wakes an idle worker of the account, or has it wait for its first one. Other mail that nobody is free for gets a
-    /// worker of its own.
+    /// Wakes an idle worker of the account, or has it wait for its first one. Other mail that would wait for mailings gets
+    /// a worker of its own.
     fn wake(&mut self, due: DueLane) {
         let DueLane { lane, other_mail } = due;
         match self.crews.get(&lane) {
             Some(crew) => {
-                if !crew.signals.tell(other_mail) && other_mail {
+                if crew.signals.tell(other_mail) {
                     self.reinforce(lane);
                 }
             }

@@ -203,6 +203,8 @@ impl Worker {
         mut is_backlog: bool,
     ) -> Next {
         let mut left = u32::MAX;
+        let has_mailings = lock(in_hand).iter().any(|claim| claim.mailing);
+        let _working = has_mailings.then(|| self.signals.works_on_mailings());
         while let Some(claim) = self.front(in_hand, left).await {
             if self.stop.is_cancelled() {
                 self.hand_back_all(in_hand, Duration::ZERO).await;

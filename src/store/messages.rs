@@ -163,8 +163,11 @@ pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, Stor
     }
 }
 
-/// Tells this process that a letter waits; call it when the letter is committed.
+/// Tells this process that a letter waits, if it is due; call it when the letter is committed.
 pub(super) fn tell_due(store: &Store, message: &NewMessage<'_>) {
+    if message.send_time.is_some_and(|time| time > store.clock().now()) {
+        return;
+    }
     let lane = Lane { site: message.site.clone(), account: message.account };
     store.changes.tell_due(lane, !message.mailing);
 }
