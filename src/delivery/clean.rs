@@ -20,8 +20,9 @@ const LETTERS: i64 = 500;
 /// Sweeps every `sweep` and cleans every hour, until the soft stop.
 pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) {
     let every = |period: Duration| {
-        // Not all servers that were started together at the same moment, nor at once.
-        let mut ticks = interval_at(Instant::now() + period.mul_f64(rand::random()), period);
+        // Not all servers that were started together at the same moment.
+        let first = period.mul_f64(1.0 - rand::random::<f64>() / 2.0);
+        let mut ticks = interval_at(Instant::now() + first, period);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };

@@ -1,6 +1,8 @@
 //! What the tests of cancelling, retrying and sweeping share: letters that wait for an hour, put into the states that
 //! cannot be brought about from outside, and what was told of them.
 
+use std::time::Duration;
+
 use postroom::api::proto::{
     CancelMessageRequest, CancelMessagesRequest, Message, RetryMessageRequest, RetryMessagesRequest,
     SendMessageRequest,
@@ -13,7 +15,7 @@ use tonic::Status;
 
 use crate::scripted::Server;
 use crate::scripted::ordinary::Behaviour;
-use crate::support::{Postroom, SITE, letter, plain_account};
+use crate::support::{Options, Postroom, SITE, letter, plain_account};
 
 pub(crate) const FROM: &str = "shop@example.com";
 
@@ -24,8 +26,18 @@ pub(crate) async fn start() -> (Server, Postroom) {
 
 /// The same at an SMTP server that behaves like this.
 pub(crate) async fn start_at(behaviour: Behaviour) -> (Server, Postroom) {
+    start_with(behaviour, Options::default()).await
+}
+
+/// The same with a server that sweeps so rarely that only the test does.
+pub(crate) async fn start_unswept() -> (Server, Postroom) {
+    let options = Options { retry_floor: Duration::from_hours(24), ..Options::default() };
+    start_with(Behaviour::default(), options).await
+}
+
+async fn start_with(behaviour: Behaviour, options: Options) -> (Server, Postroom) {
     let server = behaviour.start().await;
-    let postroom = Postroom::start().await;
+    let postroom = Postroom::start_with(options).await;
     postroom.create_account(plain_account(&server, FROM)).await;
     (server, postroom)
 }

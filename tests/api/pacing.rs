@@ -10,7 +10,7 @@ use postroom::api::proto::{Account, Limits, Message, Settings};
 use crate::bulk::{multiply, send_all};
 use crate::scripted::Server;
 use crate::scripted::ordinary::Behaviour;
-use crate::sink::{Sink, Span, Transaction};
+use crate::sink::{Sink, Span, Transaction, most_at_once};
 use crate::support::{Options, PATIENCE, Postroom, account_at, letter, plain_account};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -34,14 +34,6 @@ fn begins(transactions: &[Transaction]) -> BTreeMap<&str, Vec<Instant>> {
 /// The shortest time in which so many plus one transactions began.
 fn shortest_stretch(begins: &[Instant], limit: usize) -> Option<Duration> {
     begins.windows(limit + 1).map(|window| window[limit] - window[0]).min()
-}
-
-/// Most connections that were open at the same time.
-fn most_at_once(spans: &[Span]) -> usize {
-    let at = |moment: Instant| {
-        spans.iter().filter(|span| span.from <= moment && span.to.is_none_or(|to| to > moment)).count()
-    };
-    spans.iter().map(|span| at(span.from)).max().unwrap_or(0)
 }
 
 /// 5,000 letters of 20 accounts over two servers: what an account may not do, it does not do, whoever sends for it.

@@ -119,6 +119,14 @@ impl Drop for Sink {
     }
 }
 
+/// Most connections that were open at the same time.
+pub(crate) fn most_at_once(spans: &[Span]) -> usize {
+    let at = |moment: Instant| {
+        spans.iter().filter(|span| span.from <= moment && span.to.is_none_or(|to| to > moment)).count()
+    };
+    spans.iter().map(|span| at(span.from)).max().unwrap_or(0)
+}
+
 async fn talk(
     stream: TcpStream,
     number: usize,

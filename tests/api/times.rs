@@ -7,7 +7,8 @@ use postroom::api::proto::{Account, Message, SendMessageRequest, UpdateAccountRe
 use postroom::store::closing;
 
 use crate::desk::{
-    FROM, Lease, execute, id, in_millis, lease, nanos, shop, start, start_at, submit, told, waiting,
+    FROM, Lease, execute, id, in_millis, lease, nanos, shop, start, start_at, start_unswept, submit, told,
+    waiting,
 };
 use crate::scripted::Received;
 use crate::scripted::ordinary::Behaviour;
@@ -156,7 +157,7 @@ async fn switch_off_behind(postroom: &Postroom) {
 #[tokio::test(flavor = "multi_thread")]
 async fn waiting_ends_where_nobody_would_end_it() {
     use recipient::State::{Cancelled, Failed, Pending, Uncertain};
-    let (_server, postroom) = start().await;
+    let (_server, postroom) = start_unswept().await;
     let to = ["ann@example.org", "bob@example.org"];
     let (future, idle, cancelled) =
         (waiting(&postroom, &to).await, waiting(&postroom, &to).await, waiting(&postroom, &to).await);
@@ -214,7 +215,7 @@ async fn waiting_ends_where_nobody_would_end_it() {
 /// Mail is given up only where its account cannot send: parked, switched off or gone.
 #[tokio::test(flavor = "multi_thread")]
 async fn mail_is_given_up_where_its_account_cannot_send() {
-    let (_server, postroom) = start().await;
+    let (_server, postroom) = start_unswept().await;
     let store = postroom.store();
     let parked = "insert into lanes (site_id, account_id, parking_reason, parking_error, parked_until)
                   values ('shop', 1, 'unreachable', 'x', now() + interval '1 hour');
