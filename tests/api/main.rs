@@ -5,6 +5,7 @@ mod access;
 mod accounts;
 mod binary;
 mod bulk;
+mod calls;
 mod cancelling;
 mod catcher;
 mod checks;

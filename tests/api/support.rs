@@ -30,14 +30,14 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::Interceptor;
+use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Request, Response, Status};
-use tonic_types::StatusExt as _;
+use tonic::transport::Channel;
 use uuid::Uuid;
 
+pub(crate) use crate::calls::{
+    Authorisation, Authorised, bad_fields, bare_channel, channel, patiently, reason, variable,
+};
 use crate::scripted::Server as SmtpServer;
 
 /// The site that every server of a test has.
@@ -79,21 +79,6 @@ pub(crate) fn vault() -> (TempDir, Arc<Vault>) {
     let vault = Vault::create_file(&folder.path().join("vault.keys")).expect("a vault");
     (folder, Arc::new(vault))
 }
-
-/// Puts `authorization` into every call.
-#[derive(Clone)]
-pub(crate) struct Authorisation(pub(crate) Option<MetadataValue<Ascii>>);
-
-impl Interceptor for Authorisation {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        if let Some(value) = &self.0 {
-            request.metadata_mut().insert("authorization", value.clone());
-        }
-        Ok(request)
-    }
-}
-
-pub(crate) type Authorised = InterceptedService<Channel, Authorisation>;
 
 /// What a test decides about its server.
 #[derive(Clone, Default)]
@@ -367,17 +352,6 @@ impl Drop for Postroom {
     }
 }
 
-/// A channel without a key to a server at this address.
-pub(crate) fn bare_channel(address: &str) -> Channel {
-    Endpoint::try_from(format!("http://{address}")).expect("an address").connect_lazy()
-}
-
-/// A channel with this key.
-pub(crate) fn channel(address: &str, key: &str) -> Authorised {
-    let value = Some(format!("Bearer {key}").parse().expect("a key is ASCII"));
-    InterceptedService::new(bare_channel(address), Authorisation(value))
-}
-
 async fn make_key(store: &Store, scope: Scope, roles: &[Role]) -> String {
     let key = new_key().expect("randomness");
     let caller = Caller { key_id: Uuid::now_v7(), scope, roles: roles.to_vec(), expire_time: None };
@@ -418,40 +392,4 @@ pub(crate) fn letter(from: &str, to: &[&str]) -> Message {
         content: Some(Content::Composed(composed)),
         ..Message::default()
     }
-}
-
-/// Calls as a patient client does: what a busy store refuses is asked again, the same request each time.
-pub(crate) async fn patiently<T>(call: impl AsyncFn() -> Result<Response<T>, Status>) -> Result<T, Status> {
-    let start = Instant::now();
-    loop {
-        match call().await {
-            Err(status) if status.code() == Code::Unavailable && start.elapsed() < PATIENCE => {}
-            answer => return answer.map(Response::into_inner),
-        }
-    }
-}
-
-/// Code, reason and metadata of an error of ours.
-pub(crate) fn reason(status: &Status) -> (Code, String) {
-    let details = status.get_error_details();
-    let information =
-        details.error_info().unwrap_or_else(|| panic!("ErrorInfo in every error of ours: {status:?}"));
-    assert_eq!(information.domain, "postroom");
-    (status.code(), information.reason.clone())
-}
-
-/// A variable of an error's text.
-pub(crate) fn variable(status: &Status, name: &str) -> String {
-    let details = status.get_error_details();
-    let information = details.error_info().expect("ErrorInfo in every error of ours");
-    information.metadata.get(name).cloned().unwrap_or_default()
-}
-
-/// The fields that an error complains of.
-pub(crate) fn bad_fields(status: &Status) -> Vec<String> {
-    let details = status.get_error_details();
-    details
-        .bad_request()
-        .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
-        .unwrap_or_default()
 }

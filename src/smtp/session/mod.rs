@@ -8,6 +8,7 @@ mod letter;
 mod login;
 pub(super) mod opening;
 pub(super) mod progress;
+mod transaction;
 
 use std::time::Duration;
 

@@ -1,0 +1,328 @@
+//! One transaction of a letter (RFC 5321 3.3): MAIL, its RCPTs, DATA, the content and the dot.
+
+use tokio::time::Instant;
+
+use super::Session;
+use super::gate::Gate;
+use super::ledger::Ledger;
+use super::letter::Admitted;
+use crate::domain::log::EntryKind;
+use crate::domain::outcome::{Class, Step};
+use crate::domain::reply::Reply;
+use crate::smtp::content::Content;
+use crate::smtp::session::dialogue::CLOSING;
+use crate::smtp::transcript::Transcript;
+use crate::smtp::wire::{Broken, Written, record_count};
+
+/// Content written at once. Within `Deadlines::content_block`, at 500 bytes a second.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// What a transcript shows of a letter, in bytes.
+const MAX_SHOWN_BYTES: usize = 64 * 1024;
+/// How long to listen for the reason after the server cut the connection within the content.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
+
+/// The session is over: what is told to recipients who have no result yet. They are always tried again.
+pub(super) struct Stop {
+    pub(super) step: Step,
+    pub(super) reply: Reply,
+}
+
+/// How the writing of a content ended.
+enum Sent {
+    /// The dot is out, or may be.
+    WithDot,
+    /// The dot was not to be written.
+    Forbidden(Reply),
+    /// The server spoke within the content.
+    Interrupted,
+    /// The connection broke within the content.
+    Broken(Broken),
+}
+
+/// One MAIL with its recipients. Each run settles at least one recipient of its batch.
+pub(super) struct Transaction<'a, G> {
+    pub(super) session: &'a mut Session,
+    pub(super) gate: &'a G,
+    pub(super) admitted: &'a Admitted<'a>,
+    pub(super) batch: Vec<usize>,
+    /// Whether the server has answered anything since this letter's turn began.
+    pub(super) answered: bool,
+    pub(super) ledger: &'a mut Ledger,
+    pub(super) log: &'a Transcript,
+}
+
+impl<G: Gate> Transaction<'_, G> {
+    /// `dirty` tells whether a RSET must come first; the answer, whether one is needed afterwards.
+    pub(super) async fn run(&mut self, dirty: bool) -> Result<bool, Stop> {
+        let pipelining = self.session.capabilities.pipelining;
+        self.session.out.clear();
+        if dirty {
+            self.say("RSET");
+            if !pipelining {
+                self.flush(Step::Envelope).await?;
+                self.reset().await?;
+                self.session.out.clear();
+            }
+        }
+        let mail = self.admitted.mail(&self.batch, &self.session.capabilities);
+        self.say(&mail);
+        if pipelining {
+            for recipient in self.batch.clone() {
+                self.say(&self.admitted.rcpt(recipient));
+            }
+            self.say("DATA");
+        }
+        self.flush(Step::Envelope).await?;
+        if dirty && pipelining {
+            self.reset().await?;
+        }
+        let reply = self.hear(Step::Envelope).await?;
+        if reply.code != 250 {
+            let Some(class) = refusal(&reply) else {
+                return Err(Stop { step: Step::Envelope, reply });
+            };
+            // It is the sender who is refused: the next transaction would hear the same.
+            self.ledger.settle_rest(class, Step::Envelope, &reply);
+            if pipelining {
+                self.hear_out().await?;
+            }
+            return Ok(true);
+        }
+        let accepted = self.recipients(pipelining).await?;
+        if !pipelining {
+            if accepted.is_empty() {
+                return Ok(true);
+            }
+            self.session.out.clear();
+            self.say("DATA");
+            self.flush(Step::Content).await?;
+        }
+        let reply = self.hear(Step::Content).await?;
+        if reply.code == 354 {
+            if accepted.is_empty() {
+                // The server waits for the content of a letter that nobody may get (RFC 2920 3.1): it gets none.
+                let reply = Reply::absent("the server asked for the content after refusing every recipient");
+                return Err(Stop { step: Step::Content, reply });
+            }
+            self.content(&accepted).await?;
+            return Ok(false);
+        }
+        let Some(class) = refusal(&reply) else {
+            return Err(Stop { step: Step::Content, reply });
+        };
+        self.ledger.settle_all(&accepted, class, Step::Content, &reply);
+        Ok(true)
+    }
+
+    /// The reply to RSET.
+    async fn reset(&mut self) -> Result<(), Stop> {
+        let reply = self.hear(Step::Envelope).await?;
+        if reply.code == 250 { Ok(()) } else { Err(Stop { step: Step::Envelope, reply }) }
+    }
+
+    /// The recipients that the server takes. The others have their result, but for those that were too many.
+    async fn recipients(&mut self, pipelining: bool) -> Result<Vec<usize>, Stop> {
+        let mut accepted = Vec::with_capacity(self.batch.len());
+        for recipient in self.batch.clone() {
+            if !pipelining {
+                self.session.out.clear();
+                self.say(&self.admitted.rcpt(recipient));
+                self.flush(Step::Envelope).await?;
+            }
+            let reply = self.hear(Step::Envelope).await?;
+            if matches!(reply.code, 250..=252) {
+                accepted.push(recipient);
+                continue;
+            }
+            let Some(class) = refusal(&reply) else {
+                return Err(Stop { step: Step::Envelope, reply });
+            };
+            if accepted.is_empty() || !is_too_many(&reply) {
+                self.ledger.settle(recipient, class, Step::Envelope, reply);
+            }
+        }
+        Ok(accepted)
+    }
+
+    /// After a refused MAIL: the replies to the RCPTs and the DATA that went out with it.
+    async fn hear_out(&mut self) -> Result<(), Stop> {
+        for _ in 0..self.batch.len() {
+            self.hear(Step::Envelope).await?;
+        }
+        let reply = self.hear(Step::Content).await?;
+        match refusal(&reply) {
+            Some(_) => Ok(()),
+            None => Err(Stop { step: Step::Content, reply }),
+        }
+    }
+
+    async fn content(&mut self, accepted: &[usize]) -> Result<(), Stop> {
+        let content = self.admitted.content;
+        self.log.record(EntryKind::Client, format!("<letter, {} bytes>", content.size()));
+        if !self.admitted.letter.is_private {
+            show_lines(self.admitted.letter.content, self.log);
+        }
+        match self.write(content, accepted).await {
+            Sent::WithDot => {}
+            Sent::Forbidden(reason) => {
+                self.ledger.settle_all(accepted, Class::Untried, Step::Content, &reason);
+                return Err(Stop { step: Step::Content, reply: reason });
+            }
+            Sent::Interrupted => return Err(self.broke_off(accepted, None).await),
+            Sent::Broken(broken) => return Err(self.broke_off(accepted, Some(broken)).await),
+        }
+        let within = self.session.dialogue.deadlines.acceptance;
+        let heard = self.session.dialogue.reply(within, self.log).await;
+        let (class, reply) = match &heard {
+            Ok(raw) => {
+                let reply = self.session.dialogue.stored(raw);
+                let class = if reply.is_positive() {
+                    Class::Sent
+                } else {
+                    refusal(&reply).unwrap_or(Class::Uncertain)
+                };
+                (class, reply)
+            }
+            Err(broken) => (Class::Uncertain, self.session.dialogue.absent(broken)),
+        };
+        self.ledger.settle_all(accepted, class, Step::Acceptance, &reply);
+        if class == Class::Uncertain || reply.code == CLOSING {
+            return Err(Stop {
+                step: Step::Acceptance,
+                reply: Reply::absent("the session ended with the letter before"),
+            });
+        }
+        Ok(())
+    }
+
+    /// Writes the content and the dot.
+    async fn write(&mut self, content: Content<'_>, accepted: &[usize]) -> Sent {
+        let deadlines = self.session.dialogue.deadlines;
+        let start = Instant::now();
+        let end = start + deadlines.content(content.size());
+        let mut blocks = content.blocks(BLOCK_BYTES);
+        loop {
+            self.session.out.clear();
+            if !blocks.next_into(&mut self.session.out) {
+                return Sent::WithDot;
+            }
+            let dot = blocks.is_done();
+            if dot && let Err(reason) = self.gate.dot(accepted).await {
+                return Sent::Forbidden(reason);
+            }
+            let Session { dialogue, out, .. } = &mut *self.session;
+            let deadline = end.min(Instant::now() + deadlines.content_block);
+            let written = dialogue.wire.write_listening(out, deadline).await;
+            record_count(self.log, "wrote", out.len());
+            match written {
+                Written::All => {}
+                // The dot may have gone out: only the reply to it can tell.
+                Written::Interrupted { whole: true } | Written::Broken { whole: true, .. } if dot => {
+                    return Sent::WithDot;
+                }
+                Written::Interrupted { .. } => return Sent::Interrupted,
+                Written::Broken { broken, .. } => return Sent::Broken(broken),
+            }
+        }
+    }
+
+    /// The server spoke, closed or stalled within the content: nothing was delivered, and it may have said why.
+    async fn broke_off(&mut self, accepted: &[usize], broken: Option<Broken>) -> Stop {
+        let dialogue = &mut self.session.dialogue;
+        let within = if broken.is_none() { dialogue.deadlines.reply } else { LAST_WORDS };
+        let stalled = matches!(broken, Some(Broken::TimedOut(_)));
+        let (class, reply) =
+            match (broken, if stalled { None } else { Some(dialogue.reply(within, self.log).await) }) {
+                (_, Some(Ok(raw))) => {
+                    let reply = dialogue.stored(&raw);
+                    (refusal(&reply).unwrap_or(Class::Retry), reply)
+                }
+                (None, Some(Err(broken))) | (Some(broken), _) => (Class::Retry, dialogue.absent(&broken)),
+                (None, None) => (Class::Retry, Reply::absent("the content was broken off")),
+            };
+        self.ledger.settle_all(accepted, class, Step::Content, &reply);
+        Stop { step: Step::Content, reply: Reply::absent("the session ended within the content") }
+    }
+
+    /// Adds a command to what is written next.
+    fn say(&mut self, line: &str) {
+        self.session.out.extend_from_slice(line.as_bytes());
+        self.session.out.extend_from_slice(b"\r\n");
+    }
+
+    /// Writes what was added, and only then notes it: the server works meanwhile.
+    async fn flush(&mut self, step: Step) -> Result<(), Stop> {
+        let Session { dialogue, out, .. } = &mut *self.session;
+        let deadline = Instant::now() + dialogue.deadlines.reply;
+        let written = dialogue.wire.write(out, deadline).await;
+        for line in out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            self.log.record(EntryKind::Client, String::from_utf8_lossy(line.trim_ascii_end()));
+        }
+        record_count(self.log, "wrote", out.len());
+        written.map_err(|broken| self.stop(step, &broken))
+    }
+
+    /// One reply. With 421 the session is over, whatever was asked.
+    async fn hear(&mut self, step: Step) -> Result<Reply, Stop> {
+        let within = self.session.dialogue.deadlines.reply;
+        let raw = match self.session.dialogue.reply(within, self.log).await {
+            Ok(raw) => raw,
+            Err(broken) => return Err(self.stop(step, &broken)),
+        };
+        let reply = self.session.dialogue.stored(&raw);
+        if reply.code == CLOSING {
+            self.note_lost();
+            return Err(Stop { step, reply });
+        }
+        self.answered = true;
+        Ok(reply)
+    }
+
+    fn stop(&mut self, step: Step, broken: &Broken) -> Stop {
+        if broken.is_gone() {
+            self.note_lost();
+        }
+        Stop { step, reply: self.session.dialogue.absent(broken) }
+    }
+
+    /// Gone before the first answer on a session that carried letters before: the server had given it up.
+    fn note_lost(&mut self) {
+        self.session.lost_while_idle = self.session.letters > 0 && !self.answered;
+    }
+}
+
+/// What a reply other than the expected one means; `None` where it is nonsense here.
+fn refusal(reply: &Reply) -> Option<Class> {
+    if reply.is_transient() {
+        Some(Class::Retry)
+    } else if reply.is_permanent() {
+        Some(Class::Refused)
+    } else {
+        None
+    }
+}
+
+/// "Too many recipients" (RFC 5321 4.5.3.1.10): 452, from old servers 552. Both codes have other meanings as well, a
+/// full mailbox above all, told apart by the enhanced code (RFC 3463) or the words.
+fn is_too_many(reply: &Reply) -> bool {
+    let says_so = || reply.text.to_ascii_lowercase().contains("too many");
+    match (reply.code, reply.enhanced_code.as_str()) {
+        (452 | 552, "4.5.3" | "5.5.3") | (452, "") => true,
+        (452 | 552, _) => says_so(),
+        _ => false,
+    }
+}
+
+/// The letter's lines, at the level that shows them.
+fn show_lines(content: &[u8], log: &Transcript) {
+    if !log.keeps(EntryKind::Data) {
+        return;
+    }
+    let shown = &content[..content.len().min(MAX_SHOWN_BYTES)];
+    for line in shown.split_inclusive(|byte| *byte == b'\n') {
+        log.record(EntryKind::Data, String::from_utf8_lossy(line.trim_ascii_end()));
+    }
+    if shown.len() < content.len() {
+        log.record(EntryKind::Data, format!("and {} bytes more", content.len() - shown.len()));
+    }
+}
