@@ -4,6 +4,7 @@ mod certificates_test;
 mod checks;
 mod content;
 mod envelope;
+mod gates;
 mod login;
 mod opening;
 mod reuse;

@@ -165,7 +165,7 @@ impl<G: Gate> Transaction<'_, G> {
         match self.write(content, accepted).await {
             Sent::WithDot => {}
             Sent::Forbidden(reason) => {
-                self.ledger.settle_all(accepted, Class::Untried, Step::Content, &reason);
+                self.ledger.settle_rest(Class::Untried, Step::Content, &reason);
                 return Err(Stop { step: Step::Content, reply: reason });
             }
             Sent::Interrupted => return Err(self.broke_off(accepted, None).await),
