@@ -7,6 +7,7 @@ mod binary;
 mod catcher;
 mod checks;
 mod deleting;
+mod eventually;
 mod filters;
 mod health;
 mod input;
@@ -16,17 +17,19 @@ mod letters;
 mod letters_compose;
 mod limits;
 mod logs;
+mod misbehaving;
 mod ownership;
 mod parked;
+mod parking;
 mod postfix;
 mod postfix_auth;
 mod process;
 mod python_client;
+mod random;
 mod real_letters;
 mod retries;
 mod routing;
 #[path = "../smtp/scripted.rs"]
-#[expect(dead_code, reason = "shared with tests/smtp, which uses all of it")]
 mod scripted;
 mod secrets;
 mod senders;
