@@ -299,8 +299,7 @@ async fn a_used_up_quota_parks_and_refuses_nobody() {
         assert_eq!(parking.reason(), Reason::Quota, "{event}: {parking:?}");
         assert!(parking.error.contains("550 5.4.5") && parking.error.contains(WORDS), "{event}: {parking:?}");
         let second = send(&postroom, &from, 1).await;
-        let waiting = postroom.message(&first).await;
-        assert_eq!(waiting.state(), State::Queued, "{event}: {waiting:?}");
+        let waiting = in_state(&postroom, &first, State::Queued).await;
         assert_eq!(waiting.recipients[0].state(), recipient::State::Pending, "{event}: {waiting:?}");
         assert_eq!(outcomes(&waiting), [Outcome::Retry], "{event}");
         let words = waiting.recipients[0].reply.as_ref().expect("set");

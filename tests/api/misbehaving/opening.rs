@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postroom::api::proto::log_entry::Kind;
+use postroom::api::proto::message::State;
 use postroom::api::proto::parking::Reason::Configuration;
 use postroom::api::proto::{Security, Step};
 
@@ -11,6 +12,7 @@ use super::story::{between, told};
 use crate::scripted::Peer;
 use crate::scripted::certificates::Certificate;
 use crate::scripted::ordinary::{Behaviour, Then, Tls};
+use crate::support::{letter, plain_account};
 
 /// What is stored of a reply, for each recipient, is at most this, with an ellipsis for what was left out;
 const MAX_STORED_BYTES: usize = 4 * 1024 + '…'.len_utf8();
@@ -83,6 +85,31 @@ async fn case_2_greetings_without_an_end() {
         let shown: usize = story.entries.iter().map(|entry| entry.text.len()).sum();
         assert!(shown <= 2 * MAX_REPLY_BYTES, "{}: {shown} bytes of transcript", story.name);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hangs_costs_other_accounts_nothing() {
+    const LETTERS: usize = 10;
+    let rig = Rig::start(Patience::Long).await;
+    let (hanging, ordinary) = (silent().await, Behaviour::default().start().await);
+    let (slow, quick) = ("slow@example.com", "quick@example.com");
+    rig.postroom.create_account(plain_account(&hanging.server, slow)).await;
+    rig.postroom.create_account(plain_account(&ordinary, quick)).await;
+    hanging.misbehave(true);
+    let mut names = Vec::new();
+    for number in 0..LETTERS {
+        names.push(rig.send(letter(slow, &[&format!("r{number}@example.org")])).await);
+    }
+    hanging.server.wait_until(|journal| !journal.faults.is_empty()).await;
+    let sent = rig.postroom.send_and_wait(letter(quick, &["ann@example.org"])).await;
+    assert_eq!((sent.state(), sent.attempts.len()), (State::Sent, 1), "{sent:?}");
+    // It overtook them all: none of them has come to anything yet.
+    for name in &names {
+        let message = rig.postroom.message(name).await;
+        assert_eq!(message.attempts, [], "{message:?}");
+    }
+    // It holds no more sessions than the account may have.
+    assert!(hanging.server.journal().faults.len() <= 5, "{:?}", hanging.server.journal());
 }
 
 #[tokio::test(flavor = "multi_thread")]
