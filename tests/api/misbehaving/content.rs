@@ -186,12 +186,3 @@ async fn cases_24_and_25_taken_and_then_trouble() {
         assert_eq!(story.hostile.server.journal().letters.len(), 2, "{}", story.name);
     }
 }
-
-#[tokio::test(flavor = "multi_thread")]
-async fn case_25_talk_before_the_content() {
-    let talking = Behaviour::default().on("DATA", "354 go ahead\r\n250 by the way\r\n");
-    let rig = Rig::start(Patience::Long).await;
-    let [story] = rig.play([Case::new("talk", Hostile::plain(talking).await)]).await;
-    story.is_retried(&rig, told(Step::Content, 250, "by the way")).await;
-    assert_eq!(story.journal.letters, []);
-}

@@ -1,4 +1,4 @@
-//! MAIL, RCPT and DATA: cases 11 to 14, 20 to 23, and 28.
+//! MAIL, RCPT and DATA: cases 11 to 14, 20 to 23, 25 and 28.
 
 use postroom::api::proto::attempt::Outcome;
 use postroom::api::proto::log_entry::Kind;
@@ -79,7 +79,7 @@ async fn case_13_no_recipient_and_354_all_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn case_14_data_answered_with_nonsense() {
+async fn cases_14_and_25_data_answered_with_nonsense() {
     let data = |reply: &str| Hostile::plain(Behaviour::default().once("DATA", reply, Then::GoOn));
     let rig = Rig::start(Patience::Long).await;
     let cases = [
@@ -87,13 +87,18 @@ async fn case_14_data_answered_with_nonsense() {
         Case::new("garbage", data("garbage\r\n").await),
         Case::new("451", data("451 4.3.0 later\r\n").await),
         Case::new("554", data("554 5.5.1 no\r\n").await),
+        Case::new("talk", data("354 go ahead\r\n250 by the way\r\n").await),
     ];
-    let [yes, garbage, later, never] = rig.play(cases).await;
+    let [yes, garbage, later, never, talk] = rig.play(cases).await;
     yes.is_retried(&rig, told(Step::Content, 250, "fine")).await;
     garbage.is_retried(&rig, told(Step::Content, 0, "the server's answer is no SMTP reply: garbage")).await;
     later.is_retried(&rig, told(Step::Content, 451, "later")).await;
     never.is_refused(&rig, told(Step::Content, 554, "no")).await;
-    for story in [yes, garbage] {
+    talk.is_retried(&rig, told(Step::Content, 250, "by the way")).await;
+    for story in [&later, &never, &talk] {
+        assert_eq!(story.journal.letters, [], "{}", story.name);
+    }
+    for story in [yes, garbage, talk] {
         // Where the server may wait for content, nothing more is said.
         let journal = story.hostile.server.wait_until(|journal| journal.ended == 2).await;
         assert_eq!(journal.commands.last().map(String::as_str), Some("DATA"), "{}", story.name);
@@ -133,21 +138,6 @@ async fn case_20_421_at_any_step() {
         assert_eq!(journal.letters[0].connection, journal.connections - 1, "{event}");
         assert!(journal.connections > story.journal.connections, "{event}: a new connection");
     }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn case_21_larger_than_the_server_takes() {
-    let small = Behaviour::default().extensions(&["PIPELINING", "SIZE 1000"]);
-    let rig = Rig::start(Patience::Long).await;
-    let text = "A line of a letter of some length.\n".repeat(50);
-    let composed = Composed { subject: "Long".to_owned(), text, ..Composed::default() };
-    let long = Message { content: Some(Content::Composed(composed)), ..letter("", &["ann@example.org"]) };
-    let hostile = Hostile::being("SIZE 1000", Behaviour::default(), small).await;
-    let [story] = rig.play([Case::new("SIZE", hostile).letter(long)]).await;
-    story.is_refused(&rig, told(Step::Envelope, 0, "the server takes at most 1000")).await;
-    let size = format!("the letter has {} bytes", story.message.size);
-    assert!(story.attempt().reply.as_ref().is_some_and(|reply| reply.text.contains(&size)), "{size}");
-    assert!(story.heard("EHLO") && !story.heard("DATA") && !story.heard("MAIL"), "{:?}", story.journal);
 }
 
 /// Takes three recipients in a transaction and refuses the others like this.
@@ -203,10 +193,10 @@ async fn case_22_too_many_recipients() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn case_23_what_the_server_cannot_carry() {
+async fn cases_21_and_23_what_the_server_cannot_carry() {
     let offering = |extensions: &[&str]| {
         let poor = Behaviour::default().extensions(extensions);
-        Hostile::being("no 8BITMIME or no SMTPUTF8", Behaviour::default(), poor)
+        Hostile::being("offers little", Behaviour::default(), poor)
     };
     let poor = || offering(&["PIPELINING"]);
     let composed = Composed {
@@ -216,6 +206,11 @@ async fn case_23_what_the_server_cannot_carry() {
     };
     let composed =
         Message { content: Some(Content::Composed(composed)), ..letter("", &["Jürgen <ann@example.org>"]) };
+    let text = "A line of a letter of some length.\n".repeat(50);
+    let long = Composed { subject: "Long".to_owned(), text, ..Composed::default() };
+    let long = Message { content: Some(Content::Composed(long)), ..letter("", &["ann@example.org"]) };
+    let bcc = vec!["иван@example.com".to_owned()];
+    let blind = Message { bcc, ..letter("", &["ann@example.org"]) };
     let raw = |port: u16, subject: &str| {
         let text = format!(
             "From: case{port}@example.com\r\nTo: ann@example.org\r\nSubject: {subject}\r\n\r\nGrüße\r\n"
@@ -230,12 +225,10 @@ async fn case_23_what_the_server_cannot_carry() {
         Case::new("raw", eight_bit).letter(raw),
         Case::new("domain", poor().await).to(&["info@пример.рф"]),
         Case::new("local part", offering(&["8BITMIME"]).await).to(&["иван@example.com"]),
-        Case::new("another's local part", poor().await)
-            .letter(Message {
-                bcc: vec!["иван@example.com".to_owned()], ..letter("", &["ann@example.org"])
-            }),
+        Case::new("another's local part", poor().await).letter(blind),
+        Case::new("size", offering(&["PIPELINING", "SIZE 1000"]).await).letter(long),
     ];
-    let [composed, raw, domain, local, another] = rig.play(cases).await;
+    let [composed, raw, domain, local, another, size] = rig.play(cases).await;
     composed.is_sent();
     assert!(composed.journal.letters[0].content.is_ascii());
     let words = "the letter is 8-bit, and the server does not offer 8BITMIME";
@@ -250,6 +243,10 @@ async fn case_23_what_the_server_cannot_carry() {
     let reply = another.message.recipients[1].reply.as_ref().expect("set");
     assert_eq!(reply.text, "the address needs SMTPUTF8, and the server does not offer it");
     assert_eq!(another.journal.letters[0].recipients, ["<ann@example.org>"]);
+    size.is_refused(&rig, told(Step::Envelope, 0, "the server takes at most 1000")).await;
+    let words = format!("the letter has {} bytes", size.message.size);
+    assert!(size.attempt().reply.as_ref().is_some_and(|reply| reply.text.contains(&words)), "{words}");
+    assert!(size.heard("EHLO") && !size.heard("MAIL"), "{:?}", size.journal);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -257,20 +257,15 @@ async fn case_9_certificates() {
             story.is_parked(&rig, Configuration, told(Step::Tls, 0, words), advice).await;
         }
     }
-}
 
-#[tokio::test(flavor = "multi_thread")]
-async fn case_9_only_tls_1_1() {
     let ordinary = Behaviour::default().tls(Tls::Implicit(Certificate::Good));
     let hostile = Hostile::scripted(ordinary, |mut peer: Peer| async move {
         // A protocol_version alert (RFC 8446 6.2), as from a server that can do no better.
         peer.say(b"\x15\x03\x02\x00\x02\x02\x46").await?;
         peer.fault("alert");
         peer.hold().await.map(|_| ())
-    })
-    .await;
-    let rig = Rig::start(Patience::Long).await;
-    let [story] = rig.play([Case::new("TLS 1.1", hostile).security(Security::ImplicitTls)]).await;
+    });
+    let [story] = rig.play([Case::new("TLS 1.1", hostile.await).security(Security::ImplicitTls)]).await;
     let words = told(Step::Tls, 0, "the server speaks no TLS newer than 1.1");
     story.is_parked(&rig, Configuration, words, "(").await;
 }
