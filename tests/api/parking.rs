@@ -9,7 +9,7 @@ use postroom::api::proto::attempt::Outcome;
 use postroom::api::proto::message::State;
 use postroom::api::proto::parking::Reason;
 use postroom::api::proto::{
-    Account, Attempt, CheckAccountRequest, GetAccountRequest, ListAccountsRequest, Message, Parking,
+    Account, Attempt, Check, CheckAccountRequest, GetAccountRequest, ListAccountsRequest, Message, Parking,
     PasswordAuth, SendMessageRequest, UpdateAccountRequest, check, check_account_request, recipient,
 };
 use prost_types::FieldMask;
@@ -145,7 +145,7 @@ async fn a_password_changed_at_the_server_parks_until_it_is_changed_here() {
     assert_eq!(first.attempts[0].reply.as_ref().map(|reply| reply.code), Some(535));
     let listed = account(&postroom, &name).await;
     assert_eq!((&listed.etag, &listed.update_time), (&before.etag, &before.update_time), "no change");
-    assert_eq!(listed.check.as_ref().map(|check| check.state()), Some(check::State::Failed));
+    assert_eq!(listed.check.as_ref().map(Check::state), Some(check::State::Failed));
     assert_eq!((count(&postroom, true).await, count(&postroom, false).await), (1, 0));
 
     // An account that works is looked after meanwhile, and after that nobody has touched the others.

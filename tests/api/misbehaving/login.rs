@@ -51,16 +51,18 @@ async fn case_6_starttls_is_not_to_be_had() {
         Case::new("not offered", without.await),
         Case::new("454", starttls("454 4.7.0 TLS not available\r\n").await),
         Case::new("502", starttls("502 5.5.1 never\r\n").await),
+        Case::new("421", starttls("421 4.3.2 shutting down\r\n").await),
     ];
     let cases = cases.map(|case| case.security(Security::Starttls).login());
-    let [without, later, never] = rig.play(cases).await;
-    for story in [&without, &later, &never] {
+    let [without, later, never, closing] = rig.play(cases).await;
+    for story in [&without, &later, &never, &closing] {
         assert!(!story.heard("AUTH") && !story.heard("MAIL"), "{}: {:?}", story.name, story.journal);
     }
     let words = told(Step::Tls, 0, "the server does not offer STARTTLS");
     without.is_parked(&rig, Configuration, words, "nothing of the login was sent").await;
     later.is_retried(&rig, told(Step::Tls, 454, "TLS not available")).await;
     never.is_parked(&rig, Configuration, told(Step::Tls, 502, "never"), "").await;
+    closing.is_retried(&rig, told(Step::Tls, 421, "shutting down")).await;
 }
 
 /// A server that offers this and answers AUTH and all that follows by these replies.

@@ -88,6 +88,33 @@ async fn case_2_greetings_without_an_end() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn case_2_silence_at_any_step() {
+    const STEPS: [(&str, Step); 5] = [
+        ("EHLO", Step::Hello),
+        ("AUTH", Step::Auth),
+        ("MAIL", Step::Envelope),
+        ("RCPT", Step::Envelope),
+        ("DATA", Step::Content),
+    ];
+    let ordinary = || Behaviour::default().login(USER, PASSWORD);
+    let case = async |place: usize| {
+        let event = STEPS[place].0;
+        let silent = ordinary().once(event, "250-and then", Then::Silence);
+        Case::new(event, Hostile::behaving(ordinary(), silent).await).login()
+    };
+    let rig = Rig::start(Patience::Brief).await;
+    let cases = [case(0).await, case(1).await, case(2).await, case(3).await, case(4).await];
+    for (story, (event, step)) in rig.play(cases).await.into_iter().zip(STEPS) {
+        let words = "the server did not finish its answer in time: 250-and then";
+        story.is_retried(&rig, told(step, 0, words)).await;
+        let attempt = story.attempt();
+        let took = between(attempt.start_time, attempt.end_time);
+        assert!(took >= Duration::from_secs(1), "{event}: not before the deadline: {took:?}");
+        assert_eq!(story.journal.letters, [], "{event}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_hangs_costs_other_accounts_nothing() {
     const LETTERS: usize = 10;
     let rig = Rig::start(Patience::Long).await;

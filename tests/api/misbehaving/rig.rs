@@ -113,13 +113,13 @@ pub(super) struct Case {
     hostile: Hostile,
     security: Security,
     has_login: bool,
-    letter: Message,
+    letter: Box<Message>,
 }
 
 impl Case {
     /// Without TLS and login.
     pub(super) fn new(name: impl Into<String>, hostile: Hostile) -> Self {
-        let letter = letter("", &["ann@example.org"]);
+        let letter = Box::new(letter("", &["ann@example.org"]));
         Self { name: name.into(), hostile, security: Security::None, has_login: false, letter }
     }
 
@@ -132,12 +132,12 @@ impl Case {
     }
 
     pub(super) fn to(self, recipients: &[&str]) -> Self {
-        Self { letter: letter("", recipients), ..self }
+        Self { letter: Box::new(letter("", recipients)), ..self }
     }
 
     /// With this letter, whose From is the account's.
     pub(super) fn letter(self, letter: Message) -> Self {
-        Self { letter, ..self }
+        Self { letter: Box::new(letter), ..self }
     }
 }
 
@@ -176,6 +176,11 @@ impl Rig {
     /// Plays cases side by side: creates their accounts while the servers behave, has them misbehave, sends each a letter
     /// and waits for what comes of them. The stories come in the order of the cases.
     pub(super) async fn play<const N: usize>(&self, cases: [Case; N]) -> [Story; N] {
+        let stories = Box::pin(self.stories(Vec::from(cases))).await;
+        stories.try_into().unwrap_or_else(|_| unreachable!("a story for each case"))
+    }
+
+    async fn stories(&self, cases: Vec<Case>) -> Vec<Story> {
         let mut accounts = Vec::new();
         for case in &cases {
             let from = format!("case{}@example.com", case.hostile.server.port());
@@ -189,14 +194,14 @@ impl Rig {
         for (case, account) in cases.iter().zip(&accounts) {
             case.hostile.misbehave(true);
             let from_address = account.sender_email.clone();
-            letters.push(self.send(Message { from_address, ..case.letter.clone() }).await);
+            letters.push(self.send(Message { from_address, ..Message::clone(&case.letter) }).await);
         }
         let mut stories = Vec::new();
         for ((case, account), letter) in cases.into_iter().zip(accounts).zip(letters) {
             stories.push(self.story(case, account.name, &letter).await);
         }
         self.wait_for_servers(Patience::Long).await;
-        stories.try_into().unwrap_or_else(|_| unreachable!("a story for each case"))
+        stories
     }
 
     /// What came of a letter, once something did.
