@@ -9,8 +9,9 @@ use postroom::api::proto::attempt::Outcome;
 use postroom::api::proto::message::State;
 use postroom::api::proto::parking::Reason;
 use postroom::api::proto::{
-    Account, Attempt, Check, CheckAccountRequest, GetAccountRequest, ListAccountsRequest, Message, Parking,
-    PasswordAuth, SendMessageRequest, UpdateAccountRequest, check, check_account_request, recipient,
+    Account, Attempt, Check, CheckAccountRequest, GetAccountRequest, GetMessageRequest, ListAccountsRequest,
+    Message, Parking, PasswordAuth, SendMessageRequest, UpdateAccountRequest, check, check_account_request,
+    recipient,
 };
 use prost_types::FieldMask;
 
@@ -225,10 +226,17 @@ async fn probes_try_one_letter_and_become_rare_until_one_goes_through() {
     let name = postroom.create_account(login_at(&switch)).await.name;
     switch.set(true);
     let names = waiting(&postroom, LETTERS).await;
-    let attempts = eventually("four probes", async || {
+    // The check's, the first letter's and four probes'.
+    let logins = WAITS.len() + 2;
+    eventually("four probes", async || (switch.logins() >= logins).then_some(())).await;
+    // One connection for many calls.
+    let client = postroom.send();
+    let attempts = eventually("four probes told", async || {
         let mut attempts = Vec::new();
         for name in &names {
-            attempts.extend(postroom.message(name).await.attempts);
+            let request = GetMessageRequest { name: name.clone() };
+            let message = client.clone().get_message(request).await.expect("found").into_inner();
+            attempts.extend(message.message.expect("set").attempts);
         }
         attempts.sort_by_key(|attempt| micros(attempt.start_time));
         (attempts.len() > WAITS.len()).then_some(attempts)

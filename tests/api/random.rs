@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use postroom::api::proto::attempt::Outcome;
 use postroom::api::proto::message::State;
-use postroom::api::proto::{Account, Limits, Message, SendMessageRequest, Settings, recipient};
+use postroom::api::proto::send_service_client::SendServiceClient;
+use postroom::api::proto::{
+    Account, GetMessageRequest, Limits, Message, SendMessageRequest, Settings, recipient,
+};
 use uuid::Uuid;
 
 use crate::eventually::eventually;
 use crate::scripted::{Peer, Server};
-use crate::support::{Postroom, SITE, letter, patiently, plain_account};
+use crate::support::{Authorised, Postroom, SITE, letter, patiently, plain_account};
 
 const FROM: &str = "shop@example.com";
 const LETTERS: usize = 1_000;
@@ -30,6 +33,9 @@ enum Answer {
     Deferred,
     Refused,
 }
+
+/// One connection for a thousand calls and more.
+type Client = SendServiceClient<Authorised>;
 
 /// A number that depends on who is asked and how often he was asked before, and so not on the order of sessions.
 fn die(what: &str, address: &str, asked: usize) -> u64 {
@@ -133,7 +139,7 @@ fn address(number: usize, recipient: usize) -> String {
     format!("l{number}r{recipient}@example.org")
 }
 
-async fn send(postroom: &Postroom, number: usize) -> String {
+async fn send(client: &Client, number: usize) -> String {
     let to: Vec<String> = (0..RECIPIENTS).map(|recipient| address(number, recipient)).collect();
     let message = letter(FROM, &to.iter().map(String::as_str).collect::<Vec<_>>());
     let request = SendMessageRequest {
@@ -142,7 +148,7 @@ async fn send(postroom: &Postroom, number: usize) -> String {
         request_id: Uuid::now_v7().to_string(),
         ..SendMessageRequest::default()
     };
-    let taken = patiently(async || postroom.send().send_message(request.clone()).await).await;
+    let taken = patiently(async || client.clone().send_message(request.clone()).await).await;
     taken.expect("taken").message.expect("set").name
 }
 
@@ -183,11 +189,12 @@ async fn everybody_gets_what_the_server_decides_and_once() {
     let retry_intervals = INTERVALS_MS.map(millis).to_vec();
     postroom.change_settings(Settings { retry_intervals, ..Settings::default() }).await;
 
+    let client = postroom.send();
     // Several callers at once.
     let caller = async |first: usize| {
         let mut names = Vec::new();
         for number in (first..LETTERS).step_by(4) {
-            names.push((number, send(&postroom, number).await));
+            names.push((number, send(&client, number).await));
         }
         names
     };
@@ -196,7 +203,9 @@ async fn everybody_gets_what_the_server_decides_and_once() {
     let mut fates: HashMap<recipient::State, usize> = HashMap::new();
     for (number, name) in [a, b, c, d].concat() {
         let message = eventually(&name, async || {
-            let message = postroom.message(&name).await;
+            let request = GetMessageRequest { name: name.clone() };
+            let message = client.clone().get_message(request).await.expect("found").into_inner();
+            let message = message.message.expect("set");
             message.final_time.is_some().then_some(message)
         })
         .await;
