@@ -106,6 +106,12 @@ impl Worker {
         let mut is_fresh = true;
         while let Some(claims) = self.claim(&sender, limit).await {
             if claims.is_empty() {
+                if !is_fresh {
+                    // Woken, and yet there is nothing to claim: another worker may have parked the account meanwhile, and
+                    // then only a probe finds anything.
+                    let Some(loaded) = self.load().await else { break };
+                    sender = loaded;
+                }
                 if sender.account.parking.is_some() || !self.linger().await {
                     break;
                 }
