@@ -32,6 +32,8 @@ pub(super) enum Then {
         /// Those.
         left: u32,
     },
+    /// The next one; nothing was tried: there was nothing to send.
+    Skip,
     /// No slot is free now: they wait. The letter itself was not tried, or not for everybody.
     Wait(Option<Claim>),
     /// The account is at fault.

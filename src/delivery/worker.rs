@@ -112,7 +112,12 @@ impl Worker {
                     let Some(loaded) = self.load().await else { break };
                     sender = loaded;
                 }
-                if sender.account.parking.is_some() || !self.linger().await {
+                if sender.account.parking.is_some() {
+                    // Its mail is leased by others, or gone.
+                    self.put_probe_off(self.context.backoff.first).await;
+                    break;
+                }
+                if !self.linger().await {
                     break;
                 }
                 is_fresh = false;
@@ -220,9 +225,14 @@ impl Worker {
             lock(in_hand).pop_front();
             match then {
                 Then::GoOn { left: more } => left = more,
+                Then::Skip => continue,
                 Then::Wait(untried) => {
                     lock(in_hand).extend(untried);
                     self.hand_back_all(in_hand, Duration::ZERO).await;
+                    if sender.account.parking.is_some() {
+                        self.put_probe_off(self.context.backoff.first).await;
+                        return Next::End;
+                    }
                     return Next::Claim(1);
                 }
                 Then::Trouble(trouble) => {
@@ -248,13 +258,24 @@ impl Worker {
                 let _ = self.calls.try_send(self.lane.clone());
             }
         }
+        if sender.account.parking.is_some() {
+            // There was nothing to send: the next letter tells.
+            self.put_probe_off(Duration::ZERO).await;
+        }
         Next::Claim(left)
+    }
+
+    /// A probe that tried nothing is made up for so much later.
+    async fn put_probe_off(&self, wait: Duration) {
+        if let Err(error) = parking::put_probe_off(&self.context.store, &self.lane, wait).await {
+            // Then it comes with the next one.
+            tracing::warn!(error = &error as &dyn std::error::Error, "a probe cannot be put off");
+        }
     }
 
     /// Sends one letter.
     async fn send(&self, sender: &Sender, claim: Claim, connection: &mut Connection) -> Then {
         let Context { store, replica, .. } = &*self.context;
-        let go_on = Then::GoOn { left: u32::MAX };
         match queue::body(store, &self.lane.site, *replica, claim.message, claim.attempt).await {
             Ok(Some(body)) => {
                 let claim = Claim { cancelled: claim.cancelled || body.cancelled, ..claim };
@@ -265,19 +286,19 @@ impl Worker {
                     }
                     Err(outcome) => {
                         self.context.record(&self.lane, Some(outcome), None).await;
-                        go_on
+                        Then::Skip
                     }
                 }
             }
             // Deleted since it was claimed, its place in the queue with it.
             Ok(None) => {
                 self.context.leases.let_go([claim.message]);
-                go_on
+                Then::Skip
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a letter cannot be read");
                 self.context.hand_back(&self.lane, [claim].into(), AFTER_TROUBLE).await;
-                go_on
+                Then::Skip
             }
         }
     }

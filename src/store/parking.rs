@@ -1,5 +1,7 @@
 //! Parking: an account that is at fault is parked, probed now and then, and goes on when it works again.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, query};
 
 use super::queue::{Lane, interval};
@@ -128,4 +130,24 @@ pub async fn begin_probe(store: &Store, lane: &Lane, backoff: Backoff) -> Result
     .execute(&store.pool)
     .await?;
     Ok(begun.rows_affected() > 0)
+}
+
+/// Puts a probe off that was begun and tried nothing: it is due so much later.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn put_probe_off(store: &Store, lane: &Lane, wait: Duration) -> Result<(), StoreError> {
+    query!(
+        "update lanes
+         set parked_until = now() + $3::interval
+         where site_id = $1
+           and account_id = $2
+           and parking_reason is not null",
+        lane.site.as_str(),
+        lane.account,
+        interval(wait),
+    )
+    .execute(&store.pool)
+    .await?;
+    Ok(())
 }
