@@ -59,9 +59,11 @@ alter table queue
     add column expire_time timestamptz,
     add column at_dot integer[],
     add column cancelled boolean not null default false,
+    add column panics integer not null default 0,
     add constraint queue_at_dot check (at_dot is null or attempt > 0);
 comment on column queue.first_due is 'Since when it may be sent: mail that cannot be tried is given up a while after.';
 comment on column queue.at_dot is 'With HOLD: the recipients, by number, for whom the attempt under way has written the dot.';
+comment on column queue.panics is 'How often our own code failed at it; after three times it is set aside.';
 comment on column queue.cancelled is 'Cancelled while an attempt was under way: whoever it does not reach is not tried again.';
 update queue q
 set mailing = true

@@ -18,7 +18,7 @@ use crate::domain::log::{Chunk, LogId};
 use crate::domain::message::{Policy, RecipientState};
 use crate::domain::outcome::{Again, Class, RecipientResult, Scope, Step, Verdict};
 use crate::domain::reply::Reply;
-use crate::smtp::{Failure, Letter, Transcript};
+use crate::smtp::{Failure, FailureKind, Letter, Transcript};
 use crate::store::parking::{SEVERAL, Trouble};
 use crate::store::queue::{Claim, Lane};
 
@@ -34,6 +34,8 @@ pub(super) enum Then {
     },
     /// The next one; nothing was tried: there was nothing to send.
     Skip,
+    /// The server takes no further session, while others of the account are open.
+    Crowded(Claim),
     /// No slot is free now: they wait. The letter itself was not tried, or not for everybody.
     Wait(Option<Claim>),
     /// The account is at fault.
@@ -89,12 +91,12 @@ pub(super) async fn run(
     let span = Span { start, end: clock.now() };
     let chunk = sender.entries(&transcript).map(chunk);
     let (closed, left) = (turnstile.is_closed(), turnstile.left());
-    let Brought { verdicts, trouble } = brought;
+    let Brought { verdicts, trouble, crowded } = brought;
     if verdicts.iter().all(|verdict| verdict.result.class == Class::Untried) {
         if chunk.is_some() {
             context.record(lane, None, chunk).await;
         }
-        return Then::Wait(Some(claim));
+        return if crowded { Then::Crowded(claim) } else { Then::Wait(Some(claim)) };
     }
     let intervals = sender.settings.retry_intervals();
     let policy = Policy {
@@ -127,6 +129,8 @@ fn due(claim: &Claim, now: OffsetDateTime) -> Vec<usize> {
 struct Brought {
     verdicts: Vec<Verdict>,
     trouble: Option<Trouble>,
+    /// Whether the server takes no further session, while others of the account are open.
+    crowded: bool,
 }
 
 /// Sends to the recipients that are due.
@@ -160,6 +164,9 @@ async fn send(
     };
     match connection.deliver(context, sender, turnstile, &letter, transcript).await {
         Ok(results) => judged(results),
+        Err(failure) if failure.kind == FailureKind::Temporary && connection.has_company() => {
+            not_one_more(&failure, numbers.len())
+        }
         Err(failure) => not_opened(&failure, sender, numbers.len()),
     }
 }
@@ -170,7 +177,14 @@ fn judged(results: Vec<RecipientResult>) -> Brought {
         let reason = rules::parking(r.step, &r.reply)?;
         Some(Trouble { reason, error: r.reply.to_string(), lasting: true })
     });
-    Brought { verdicts: results.into_iter().map(rules::judge).collect(), trouble }
+    Brought { verdicts: results.into_iter().map(rules::judge).collect(), trouble, crowded: false }
+}
+
+/// One session more could not be opened: the account works, and the letter goes over another.
+fn not_one_more(failure: &Failure, recipients: usize) -> Brought {
+    let result = RecipientResult { class: Class::Untried, step: failure.step, reply: failure.reply.clone() };
+    let verdict = Verdict { result, scope: Scope::Account, again: Again::Uncounted(Duration::ZERO) };
+    Brought { verdicts: vec![verdict; recipients], trouble: None, crowded: true }
 }
 
 /// No session could be opened: the account is at fault. The first times it counts as a try of the letter, since it may be
@@ -184,7 +198,7 @@ fn not_opened(failure: &Failure, sender: &Sender, recipients: usize) -> Brought 
         scope: Scope::Account,
         again: if parks { Again::Uncounted(Duration::ZERO) } else { Again::ByInterval },
     };
-    Brought { verdicts: vec![verdict; recipients], trouble: Some(trouble) }
+    Brought { verdicts: vec![verdict; recipients], trouble: Some(trouble), crowded: false }
 }
 
 /// An envelope in the store that does not parse, which the types do not rule out although it does not happen.
@@ -195,5 +209,5 @@ fn unreadable(recipients: usize, error: AddressError) -> Brought {
         reply: Reply::absent(error.to_string()),
     };
     let verdict = Verdict { result, scope: Scope::Message, again: Again::ByInterval };
-    Brought { verdicts: vec![verdict; recipients], trouble: None }
+    Brought { verdicts: vec![verdict; recipients], trouble: None, crowded: false }
 }

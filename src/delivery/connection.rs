@@ -1,24 +1,45 @@
 //! The session of a worker, kept from letter to letter.
 
+use std::sync::Arc;
+
 use uuid::Uuid;
 
+use super::crew::{HoldsSession, Signals};
 use super::sender::Sender;
 use super::{Context, checks};
 use crate::domain::outcome::RecipientResult;
 use crate::smtp::{Failure, Gate, Letter, Session, Transcript};
 
 /// A session, or none yet.
-#[derive(Default)]
 pub(super) struct Connection {
+    signals: Arc<Signals>,
     /// Names the session in transcripts.
     id: Uuid,
     /// The session and the version of the account it was opened for.
-    open: Option<(Session, i64)>,
+    open: Option<Open>,
     /// Letters delivered over it.
     letters: u32,
 }
 
+/// An open session.
+struct Open {
+    session: Session,
+    /// The version of the account it was opened for.
+    version: i64,
+    _counted: HoldsSession,
+}
+
 impl Connection {
+    /// No session yet; `signals` are told of each.
+    pub(super) fn new(signals: Arc<Signals>) -> Self {
+        Self { signals, id: Uuid::nil(), open: None, letters: 0 }
+    }
+
+    /// Whether another worker of the account has a session open.
+    pub(super) fn has_company(&self) -> bool {
+        self.open.is_none() && self.signals.has_session()
+    }
+
     /// Names the session in transcripts.
     pub(super) const fn id(&self) -> Uuid {
         self.id
@@ -32,7 +53,7 @@ impl Connection {
     /// Lets go of a session that is not fit for the next letter of this account: it broke, the account was changed, or it
     /// has carried as many letters as are sent in one go.
     pub(super) async fn prepare(&mut self, sender: &Sender) {
-        if let Some((session, version)) = &mut self.open
+        if let Some(Open { session, version, .. }) = &mut self.open
             && *version == sender.account.version
             && self.letters < sender.settings.max_messages_per_batch()
             && !session.is_stale()
@@ -57,11 +78,12 @@ impl Connection {
     ) -> Result<Vec<RecipientResult>, Failure> {
         let mut reused = self.open.is_some();
         loop {
-            let (session, _) = if let Some(open) = &mut self.open {
+            let Open { session, .. } = if let Some(open) = &mut self.open {
                 open
             } else {
                 let session = self.connect(context, sender, transcript).await?;
-                self.open.insert((session, sender.account.version))
+                let version = sender.account.version;
+                self.open.insert(Open { session, version, _counted: self.signals.holds_session() })
             };
             let results = session.deliver_through(gate, letter, transcript).await;
             self.letters += 1;
@@ -89,7 +111,7 @@ impl Connection {
 
     /// Ends the session, politely where its state is known.
     pub(super) async fn close(&mut self) {
-        if let Some((session, _)) = self.open.take()
+        if let Some(Open { session, .. }) = self.open.take()
             && session.is_usable()
         {
             session.quit().await;

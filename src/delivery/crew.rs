@@ -1,5 +1,6 @@
 //! The workers of one account, and what the dispatcher tells them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
@@ -11,6 +12,7 @@ pub(super) struct Signals {
     other_mail: AtomicBool,
     idle: AtomicUsize,
     with_mailings: AtomicUsize,
+    with_session: AtomicUsize,
 }
 
 impl Signals {
@@ -35,6 +37,17 @@ impl Signals {
         self.due.notified().await;
     }
 
+    /// Whether a worker of the account has a session open.
+    pub(super) fn has_session(&self) -> bool {
+        self.with_session.load(Ordering::Relaxed) > 0
+    }
+
+    /// Counts somebody as having a session open until what is returned is dropped.
+    pub(super) fn holds_session(self: &Arc<Self>) -> HoldsSession {
+        self.with_session.fetch_add(1, Ordering::Relaxed);
+        HoldsSession(Arc::clone(self))
+    }
+
     /// Counts somebody as working on mailings until what is returned is dropped.
     pub(super) fn works_on_mailings(&self) -> Counted<'_> {
         Counted::new(&self.with_mailings)
@@ -54,5 +67,14 @@ impl<'a> Counted<'a> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a session as open until it is dropped.
+pub(super) struct HoldsSession(Arc<Signals>);
+
+impl Drop for HoldsSession {
+    fn drop(&mut self) {
+        self.0.with_session.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -29,6 +29,8 @@ const HELP_BELOW: usize = MAX_WORKERS * 3 / 4;
 const CALLS: usize = 64;
 /// An account that is parked, or all of whose sessions are held, by other replicas perhaps, is left alone for so long.
 const LEFT_ALONE: Duration = Duration::from_secs(1);
+/// An account whose server takes no further session gets none for so long.
+const WITHOUT_HELP: Duration = Duration::from_mins(1);
 
 /// The running workers of one account.
 #[derive(Default)]
@@ -47,6 +49,8 @@ struct Dispatcher {
     crowded: watch::Sender<bool>,
     /// Accounts all of whose sessions are held or that are parked, and since when that is known.
     left_alone: HashMap<Lane, Instant>,
+    /// Accounts whose server takes no further session, and since when that is known.
+    without_help: HashMap<Lane, Instant>,
     review: Review,
 }
 
@@ -62,6 +66,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         waiting: Waiting::default(),
         crowded: watch::Sender::new(false),
         left_alone: HashMap::new(),
+        without_help: HashMap::new(),
         review: Review::new(),
     };
     let mut polls = interval(POLL);
@@ -88,6 +93,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
 impl Dispatcher {
     async fn poll(&mut self) {
         self.left_alone.retain(|_, since| since.elapsed() < LEFT_ALONE);
+        self.without_help.retain(|_, since| since.elapsed() < WITHOUT_HELP);
         self.review.look(&self.context).await;
         match queue::due_lanes(&self.context.store).await {
             Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due)),
@@ -116,10 +122,11 @@ impl Dispatcher {
     fn reinforce(&mut self, lane: Lane) {
         let workers = self.crews.get(&lane).map_or(0, |crew| crew.workers);
         let is_room = self.running.len() < HELP_BELOW
-            && self.waiting.is_empty()
+            && !self.waiting.has_turn(MAX_WORKERS_PER_SITE)
             && self.waiting.working(&lane.site) < MAX_WORKERS_PER_SITE
             && workers < usize::try_from(MAX_CONNECTIONS).unwrap_or(usize::MAX)
-            && !self.left_alone.contains_key(&lane);
+            && !self.left_alone.contains_key(&lane)
+            && self.without_help.get(&lane).is_none_or(|since| since.elapsed() > WITHOUT_HELP);
         if is_room {
             self.waiting.begins(&lane.site);
             self.start(lane);
@@ -134,7 +141,7 @@ impl Dispatcher {
             self.start(lane);
         }
         self.crowded.send_if_modified(|crowded| {
-            let is_crowded = !self.waiting.is_empty();
+            let is_crowded = self.waiting.has_turn(MAX_WORKERS_PER_SITE);
             std::mem::replace(crowded, is_crowded) != is_crowded
         });
     }
@@ -163,8 +170,14 @@ impl Dispatcher {
             }
         };
         self.waiting.ends(&lane.site);
-        if end != End::Done {
-            self.left_alone.insert(lane.clone(), Instant::now());
+        match end {
+            End::Done => {}
+            End::NoConnection | End::Parked => {
+                self.left_alone.insert(lane.clone(), Instant::now());
+            }
+            End::Crowded => {
+                self.without_help.insert(lane.clone(), Instant::now());
+            }
         }
         if let Some(crew) = self.crews.get_mut(&lane) {
             crew.workers -= 1;

@@ -39,14 +39,14 @@ pub(super) fn of_attempt(
     let (start_time, end_time) = (Some(span.start), span.end);
     attempts.push(Attempt { number: attempt, start_time, end_time, step, outcome, reply });
     let next = conclude(&mut recipients, verdicts, policy, span.end);
-    Outcome { message, attempt, recipients, attempts, next, held }
+    Outcome { message, attempt, recipients, attempts, panicked: false, next, held }
 }
 
 /// What is recorded of an attempt in which our own code failed: the letter is tried again, three times in all.
 pub(super) fn after_panic(claim: Claim, now: OffsetDateTime) -> Outcome {
     let mut attempts = interruption(&claim, now);
     let held = held_attempt(&claim);
-    let Claim { message, attempt, mut recipients, .. } = claim;
+    let Claim { message, attempt, mut recipients, panics, .. } = claim;
     let reply = Reply::absent("the server failed while it worked on this letter; its log tells more");
     let outcome = AttemptOutcome::Interrupted;
     let words = reply.clone();
@@ -58,13 +58,13 @@ pub(super) fn after_panic(claim: Claim, now: OffsetDateTime) -> Outcome {
         outcome,
         reply: words,
     });
-    let next = if attempt < MAX_PANICS {
+    let next = if panics + 1 < MAX_PANICS {
         Next::Due(now + AFTER_PANIC)
     } else {
         end_pending(&mut recipients, RecipientState::Failed, &reply);
         Next::Final(final_state(&recipients).unwrap_or(MessageState::Failed))
     };
-    Outcome { message, attempt, recipients, attempts, next, held }
+    Outcome { message, attempt, recipients, attempts, panicked: true, next, held }
 }
 
 /// The claim if there is something to send; else what is recorded instead: the letter was cancelled, it expired, or all
@@ -91,7 +91,7 @@ pub(super) fn settled(mut claim: Claim, now: OffsetDateTime) -> Result<Claim, Ou
         state => Next::Final(state),
     };
     let Claim { message, attempt, recipients, .. } = claim;
-    Err(Outcome { message, attempt, recipients, attempts, next, held })
+    Err(Outcome { message, attempt, recipients, attempts, panicked: false, next, held })
 }
 
 /// The same outcome without what servers said, for a database that refuses to store it.
@@ -139,6 +139,7 @@ mod tests {
             after_interruption: attempt > 1,
             at_dot: None,
             cancelled: false,
+            panics: attempt - 1,
             mailing: false,
             expire_time: None,
             envelope_sender: "shop@example.com".to_owned(),

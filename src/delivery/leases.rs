@@ -18,21 +18,24 @@ use crate::store::replicas::{self, Leased};
 /// Time between two looks; a claim whose answer takes longer than this has failed.
 const LOOK: Duration = Duration::from_secs(10);
 
+/// A letter, and the attempt that was claimed for it.
+pub(super) type InHand = (Uuid, i32);
+
 /// The letters that workers or the recorder of this process have in hand.
 #[derive(Default)]
 pub(super) struct Leases {
-    in_hand: Mutex<HashSet<Uuid>>,
+    in_hand: Mutex<HashSet<InHand>>,
     in_doubt: AtomicBool,
 }
 
 impl Leases {
     /// These letters were claimed.
     pub(super) fn took(&self, claims: &[Claim]) {
-        self.in_hand().extend(claims.iter().map(|claim| claim.message));
+        self.in_hand().extend(claims.iter().map(|claim| (claim.message, claim.attempt)));
     }
 
     /// These letters were recorded or handed back.
-    pub(super) fn let_go(&self, letters: impl IntoIterator<Item = Uuid>) {
+    pub(super) fn let_go(&self, letters: impl IntoIterator<Item = InHand>) {
         let mut in_hand = self.in_hand();
         for letter in letters {
             in_hand.remove(&letter);
@@ -44,7 +47,7 @@ impl Leases {
         self.in_doubt.store(true, Ordering::Relaxed);
     }
 
-    fn in_hand(&self) -> MutexGuard<'_, HashSet<Uuid>> {
+    fn in_hand(&self) -> MutexGuard<'_, HashSet<InHand>> {
         self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -75,7 +78,7 @@ impl Review {
         };
         let forgotten: HashSet<Leased> = {
             let in_hand = context.leases.in_hand();
-            leased.into_iter().filter(|lease| !in_hand.contains(&lease.message)).collect()
+            leased.into_iter().filter(|lease| !in_hand.contains(&(lease.message, lease.attempt))).collect()
         };
         if forgotten.is_empty() {
             context.leases.in_doubt.store(false, Ordering::Relaxed);

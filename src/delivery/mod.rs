@@ -26,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
@@ -50,6 +51,8 @@ struct Context {
     records: mpsc::Sender<Record>,
     leases: Arc<Leases>,
     backoff: Backoff,
+    /// The soft stop.
+    stop: CancellationToken,
 }
 
 /// Runs delivery until the soft stop: then nothing is claimed any more, letters under way are finished, others handed
@@ -74,6 +77,7 @@ pub async fn run(
         records,
         leases: Arc::clone(&leases),
         backoff,
+        stop: shutdown.soft(),
     });
     let tasks = TaskTracker::new();
     let housekeeping = store.clone();
@@ -111,6 +115,8 @@ impl Context {
         if letters.is_empty() {
             return;
         }
+        // Before: the next claim of it, maybe at once and by this process, has the same number.
+        self.leases.let_go(letters.iter().copied());
         if let Err(error) = queue::hand_back(&self.store, &lane.site, self.replica, &letters, wait).await {
             let count = letters.len();
             tracing::warn!(
@@ -120,6 +126,5 @@ impl Context {
             );
             self.leases.doubt();
         }
-        self.leases.let_go(claims.iter().map(|claim| claim.message));
     }
 }

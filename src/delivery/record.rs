@@ -40,7 +40,7 @@ pub(super) async fn run(store: Store, leases: Arc<Leases>, mut inbox: mpsc::Rece
             let count = records.partition_point(|record| record.site <= site);
             let of_site: Vec<Record> = records.drain(..count).collect();
             let letters: Vec<_> =
-                of_site.iter().filter_map(|r| r.outcome.as_ref()).map(|o| o.message).collect();
+                of_site.iter().filter_map(|r| r.outcome.as_ref()).map(|o| (o.message, o.attempt)).collect();
             write(&store, &site, of_site).await;
             leases.let_go(letters);
         }

@@ -83,7 +83,12 @@ impl Gate for Turnstile<'_> {
     }
 
     async fn transaction(&self, recipients: usize) -> Result<(), Reply> {
+        if self.begun.load(Ordering::Relaxed) && self.context.stop.is_cancelled() {
+            // What was sent is recorded before the end; the rest goes from the next server.
+            return Err(self.refuse("the server is stopping"));
+        }
         if self.pace.is_free() {
+            self.begun.store(true, Ordering::Relaxed);
             return Ok(());
         }
         let request = Request {

@@ -21,9 +21,9 @@ impl Waiting {
         }
     }
 
-    /// Whether nobody waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.known.is_empty()
+    /// Whether somebody waits whose turn it is, as soon as there is room: of a site with fewer than `max` workers.
+    pub(super) fn has_turn(&self, max: usize) -> bool {
+        self.by_site.keys().any(|site| self.working(site) < max)
     }
 
     /// The account whose turn it is, of a site with fewer than `max` workers; it counts as having one more now.
@@ -86,10 +86,11 @@ mod tests {
         }
         let expected = [("large", 1), ("small", 1), ("large", 2), ("large", 3)];
         assert_eq!(order, expected.map(|(site, account)| (site.to_owned(), account)));
-        assert!(!waiting.is_empty(), "the large site has all it may have, and waits");
+        assert!(!waiting.has_turn(3), "the large site has all it may have, and waits alone");
         let large = lane("large", 4).site;
         assert_eq!(waiting.working(&large), 3);
         waiting.ends(&large);
+        assert!(waiting.has_turn(3));
         assert_eq!(waiting.next(3), Some(lane("large", 4)));
         assert_eq!(waiting.next(3), None);
     }

@@ -5,8 +5,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::attempt::{self, Then};
@@ -14,13 +15,19 @@ use super::connection::Connection;
 use super::crew::Signals;
 use super::sender::Sender;
 use super::{Context, history};
+use crate::domain::parking::ParkingReason;
+use crate::store::parking::Trouble;
 use crate::store::queue::{self, Claim, Lane, Wanted};
-use crate::store::{connections, lanes, parking};
+use crate::store::{StoreError, connections, lanes, parking};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
 const BATCH: u32 = 16;
 /// How long a session is kept open for the next letter; servers close idle ones after minutes.
 const LINGER: Duration = Duration::from_secs(5);
+/// Wait between two tries to give a session back.
+const RELEASE_RETRY: Duration = Duration::from_secs(1);
+/// While other accounts wait for a worker, nobody works longer than this.
+const TURN: Duration = Duration::from_secs(10);
 /// A worker that could not read what it needs leaves its letters alone for so long.
 const AFTER_TROUBLE: Duration = Duration::from_secs(5);
 
@@ -45,6 +52,8 @@ pub(super) enum End {
     NoConnection,
     /// The account is parked, and it is not yet time for a probe.
     Parked,
+    /// The server takes no further session of the account.
+    Crowded,
 }
 
 /// The claims a worker has in hand, the one it works on in front.
@@ -57,6 +66,8 @@ enum Next {
     Claim(u32),
     /// No: the account is at fault, or cannot be read.
     End,
+    /// No: the server takes no further session.
+    Crowded,
 }
 
 /// Runs a worker to its end. If it panics, the letter at which it did is counted and set aside for a while, and its
@@ -64,7 +75,8 @@ enum Next {
 pub(super) async fn supervise(worker: Worker) -> (Lane, End) {
     let (context, lane) = (Arc::clone(&worker.context), worker.lane.clone());
     let (in_hand, holder) = (InHand::default(), Uuid::now_v7());
-    let running = tokio::spawn(worker.run(Arc::clone(&in_hand), holder));
+    // Ends with this supervisor: after the hard stop nothing is written to any server.
+    let running = AbortOnDropHandle::new(tokio::spawn(worker.run(Arc::clone(&in_hand), holder)));
     let end = match running.await {
         Ok(end) => end,
         Err(error) => {
@@ -78,13 +90,21 @@ pub(super) async fn supervise(worker: Worker) -> (Lane, End) {
             End::Done
         }
     };
-    if end != End::NoConnection
-        && let Err(error) = connections::release(&context.store, &lane, holder).await
-    {
-        // It counts as held until this replica ends; others have the rest.
-        tracing::warn!(error = &error as &dyn std::error::Error, "a session's slot cannot be given back");
+    if end != End::NoConnection {
+        release(&context, &lane, holder).await;
     }
     (lane, end)
+}
+
+/// Gives the worker's session back, however long the store does not answer: else it would count as open as long as this
+/// process lives. At the soft stop the replica's signing off does it.
+async fn release(context: &Context, lane: &Lane, holder: Uuid) {
+    while let Err(error) = connections::release(&context.store, lane, holder).await {
+        tracing::warn!(error = &error as &dyn std::error::Error, "a session waits to be given back");
+        if context.stop.run_until_cancelled(sleep(RELEASE_RETRY)).await.is_none() {
+            return;
+        }
+    }
 }
 
 impl Worker {
@@ -101,16 +121,21 @@ impl Worker {
                 return End::Done;
             }
         };
-        let mut connection = Connection::default();
+        let began = Instant::now();
+        let mut connection = Connection::new(Arc::clone(&self.signals));
+        let mut end = End::Done;
         let mut limit = if sender.pace().is_free() { BATCH } else { 1 };
         let mut is_fresh = true;
-        while let Some(claims) = self.claim(&sender, limit).await {
+        while let Some(claims) = self.claim(&sender, holder, limit).await {
             if claims.is_empty() {
                 if !is_fresh {
                     // Woken, and yet there is nothing to claim: another worker may have parked the account meanwhile, and
                     // then only a probe finds anything.
                     let Some(loaded) = self.load().await else { break };
                     sender = loaded;
+                    if !self.holds(holder).await {
+                        break;
+                    }
                 }
                 if sender.account.parking.is_some() {
                     // Its mail is leased by others, or gone.
@@ -138,25 +163,58 @@ impl Worker {
             }
             let is_backlog = claims.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
             *lock(&in_hand) = claims.into();
-            match self.work(&in_hand, &mut sender, &mut connection, is_backlog).await {
+            match self.work(&in_hand, holder, &mut sender, &mut connection, is_backlog).await {
                 Next::Claim(next) => limit = next.clamp(1, BATCH),
                 Next::End => break,
+                Next::Crowded => {
+                    end = End::Crowded;
+                    break;
+                }
+            }
+            if began.elapsed() > TURN && *self.crowded.borrow() {
+                break;
             }
         }
         connection.close().await;
-        if sender.account.parking.is_some() { End::Parked } else { End::Done }
+        if sender.account.parking.is_some() { End::Parked } else { end }
     }
 
-    /// Reads what sending takes; `None` where it cannot be read or the account is gone.
-    async fn load(&self) -> Option<Sender> {
-        match Sender::load(&self.context.store, &self.lane).await {
-            Ok(sender) => sender,
+    /// Whether this worker's session still counts as its own: after a silence of this replica others may have it.
+    async fn holds(&self, holder: Uuid) -> bool {
+        match connections::holds(&self.context.store, &self.lane, holder).await {
+            Ok(holds) => holds,
             Err(error) => {
-                let (site, account) = (&self.lane.site, self.lane.account);
-                tracing::error!(error = &error as &dyn std::error::Error, %site, account, "an account cannot be read");
-                None
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a session's slot cannot be looked for"
+                );
+                false
             }
         }
+    }
+
+    /// Reads what sending takes; `None` where it cannot be read or the account is gone. An account whose password cannot be
+    /// opened is parked.
+    async fn load(&self) -> Option<Sender> {
+        let Context { store, backoff, .. } = &*self.context;
+        let error = match Sender::load(store, &self.lane).await {
+            Ok(sender) => return sender,
+            Err(error) => error,
+        };
+        let (site, account) = (&self.lane.site, self.lane.account);
+        tracing::error!(error = &error as &dyn std::error::Error, %site, account, "an account cannot be read");
+        if let StoreError::Vault(error) = &error {
+            let trouble = Trouble {
+                reason: ParkingReason::Configuration,
+                error: format!("the password cannot be opened: {error}"),
+                lasting: true,
+            };
+            let noted = parking::note(store, &self.lane, &trouble, true, *backoff, rand::random()).await;
+            if let Err(error) = noted {
+                tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
+            }
+        }
+        None
     }
 
     /// Waits a while for mail; whether there may be some.
@@ -172,16 +230,16 @@ impl Worker {
     }
 
     /// The next letters; `None` when it is time to stop. Of a parked account one, as a probe, when its time has come.
-    async fn claim(&self, sender: &Sender, limit: u32) -> Option<Vec<Claim>> {
+    async fn claim(&self, sender: &Sender, holder: Uuid, limit: u32) -> Option<Vec<Claim>> {
         if self.stop.is_cancelled() {
             return None;
         }
         let Context { store, backoff, .. } = &*self.context;
         if sender.account.parking.is_none() {
-            return self.claim_wanted(Wanted::Any, limit).await;
+            return self.claim_wanted(holder, Wanted::Any, limit).await;
         }
         match parking::begin_probe(store, &self.lane, *backoff).await {
-            Ok(true) => self.claim_wanted(Wanted::Probe, 1).await,
+            Ok(true) => self.claim_wanted(holder, Wanted::Probe, 1).await,
             Ok(false) => None,
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a parked account cannot be probed");
@@ -190,9 +248,9 @@ impl Worker {
         }
     }
 
-    async fn claim_wanted(&self, wanted: Wanted, limit: u32) -> Option<Vec<Claim>> {
+    async fn claim_wanted(&self, holder: Uuid, wanted: Wanted, limit: u32) -> Option<Vec<Claim>> {
         let Context { store, replica, leases, .. } = &*self.context;
-        match queue::claim(store, &self.lane, *replica, wanted, limit).await {
+        match queue::claim(store, &self.lane, *replica, Some(holder), wanted, limit).await {
             Ok(claims) => {
                 leases.took(&claims);
                 Some(claims)
@@ -209,6 +267,7 @@ impl Worker {
     async fn work(
         &self,
         in_hand: &InHand,
+        holder: Uuid,
         sender: &mut Sender,
         connection: &mut Connection,
         mut is_backlog: bool,
@@ -216,7 +275,7 @@ impl Worker {
         let mut left = u32::MAX;
         let has_mailings = lock(in_hand).iter().any(|claim| claim.mailing);
         let _working = has_mailings.then(|| self.signals.works_on_mailings());
-        while let Some(claim) = self.front(in_hand, left).await {
+        while let Some(claim) = self.front(in_hand, holder, left).await {
             if self.stop.is_cancelled() {
                 self.hand_back_all(in_hand, Duration::ZERO).await;
                 return Next::End;
@@ -226,9 +285,18 @@ impl Worker {
             match then {
                 Then::GoOn { left: more } => left = more,
                 Then::Skip => continue,
+                Then::Crowded(claim) => {
+                    lock(in_hand).push_front(claim);
+                    self.hand_back_all(in_hand, Duration::ZERO).await;
+                    return Next::Crowded;
+                }
                 Then::Wait(untried) => {
                     lock(in_hand).extend(untried);
                     self.hand_back_all(in_hand, Duration::ZERO).await;
+                    if sender.is_in_trouble() && connection.is_open() {
+                        // No slot, but a session: so much is known.
+                        self.end_trouble(sender).await;
+                    }
                     if sender.account.parking.is_some() {
                         self.put_probe_off(self.context.backoff.first).await;
                         return Next::End;
@@ -237,7 +305,9 @@ impl Worker {
                 }
                 Then::Trouble(trouble) => {
                     let Context { store, backoff, .. } = &*self.context;
-                    let noted = parking::note(store, &self.lane, &trouble, *backoff, rand::random()).await;
+                    let probing = sender.account.parking.is_some();
+                    let noted =
+                        parking::note(store, &self.lane, &trouble, probing, *backoff, rand::random()).await;
                     if let Err(error) = noted {
                         tracing::warn!(
                             error = &error as &dyn std::error::Error,
@@ -292,7 +362,7 @@ impl Worker {
             }
             // Deleted since it was claimed, its place in the queue with it.
             Ok(None) => {
-                self.context.leases.let_go([claim.message]);
+                self.context.leases.let_go([(claim.message, claim.attempt)]);
                 Then::Skip
             }
             Err(error) => {
@@ -317,12 +387,13 @@ impl Worker {
     }
 
     /// The letter to send next. Other mail overtakes the mailings in hand.
-    async fn front(&self, in_hand: &InHand, left: u32) -> Option<Claim> {
+    async fn front(&self, in_hand: &InHand, holder: Uuid, left: u32) -> Option<Claim> {
         let claim = lock(in_hand).front().cloned()?;
         if !(claim.mailing && self.signals.take_other_mail()) {
             return Some(claim);
         }
-        let others = self.claim_wanted(Wanted::OtherMail, left.clamp(1, BATCH)).await.unwrap_or_default();
+        let others = self.claim_wanted(holder, Wanted::OtherMail, left.clamp(1, BATCH)).await;
+        let others = others.unwrap_or_default();
         let mut in_hand = lock(in_hand);
         for other in others.into_iter().rev() {
             in_hand.push_front(other);

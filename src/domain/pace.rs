@@ -120,7 +120,8 @@ impl Pace {
             if fits(share) {
                 left = left.min((share - used.count - wanted) / wanted.max(1));
             } else {
-                not_before(used.oldest.unwrap_or(now) + stretch, !request.mailing || !fits(limit));
+                // A mailing that does not fit stops other mail only where nothing is left for that either.
+                not_before(used.oldest.unwrap_or(now) + stretch, !request.mailing || used.count >= limit);
             }
         }
         let mut new_batch = false;
@@ -200,6 +201,11 @@ mod tests {
                 Usage { recipients: used(996, 5), ..Usage::default() },
                 Request { recipients: 5, ..LETTER },
                 wait(ago(5) + DAY, true),
+            ),
+            (
+                Usage { recipients: used(901, 5), ..Usage::default() },
+                Request { recipients: 100, ..MAILING },
+                wait(ago(5) + DAY, false),
             ),
             (
                 Usage { recipients: used(990, 5), ..Usage::default() },

@@ -281,15 +281,17 @@ async fn expire_once(
     patience: Duration,
     limit: i64,
 ) -> Result<u64, StoreError> {
-    let ids = overdue(store, site, patience, limit).await?;
-    if ids.is_empty() {
+    let overdue = overdue(store, site, patience, limit).await?;
+    if overdue.is_empty() {
         return Ok(0);
     }
+    let ids: Vec<Uuid> = overdue.keys().copied().collect();
     let mut transaction = store.pool.begin().await?;
     let letters = lock(&mut transaction, site, &ids).await?;
     // Looked at again now that nobody else can change them.
     let over = letters.into_iter().filter_map(|letter| {
-        let ending = letter.ending(patience)?;
+        let is_homeless = overdue.get(&letter.message).copied().unwrap_or(false);
+        let ending = letter.ending(patience, is_homeless)?;
         Some((letter, ending))
     });
     let closed = close(&mut transaction, site, over.collect()).await?;
@@ -299,13 +301,16 @@ async fn expire_once(
 }
 
 impl Letter {
-    /// Why its waiting is over, if it is; that its account cannot send is known to the caller.
-    fn ending(&self, patience: Duration) -> Option<Ending> {
+    /// Why its waiting is over, if it is; that its account cannot send, or `is_homeless` that it is gone, is known to the
+    /// caller.
+    fn ending(&self, patience: Duration, is_homeless: bool) -> Option<Ending> {
         let place = self.place.as_ref().filter(|place| !place.under_way)?;
         if place.cancelled {
             Some(Ending::Cancelled)
         } else if self.has_expired() {
             Some(Ending::Expired)
+        } else if is_homeless {
+            Some(Ending::NoMatchingAccount)
         } else if place.first_due < self.now - patience {
             Some(Ending::GivenUp)
         } else {
@@ -319,24 +324,25 @@ impl Letter {
     }
 }
 
-/// Letters whose waiting is over.
+/// Letters whose waiting is over, and whether their account is gone.
 async fn overdue(
     store: &Store,
     site: &SiteId,
     patience: Duration,
     limit: i64,
-) -> Result<Vec<Uuid>, StoreError> {
-    let ids = query_scalar!(
-        r#"select q.message_id
+) -> Result<HashMap<Uuid, bool>, StoreError> {
+    let rows = query!(
+        r#"select q.message_id, a.account_id is null as "is_homeless!"
            from queue q
            left join accounts a on a.site_id = q.site_id and a.account_id = q.account_id
            left join lanes l on l.site_id = q.site_id and l.account_id = q.account_id
            where q.site_id = $1
              and (q.expire_time <= now()
                   or q.cancelled
+                  or a.account_id is null
                   or q.first_due < now() - $2::interval
                      and q.due <= now()
-                     and (a.active is distinct from true or l.parking_reason is not null))
+                     and (not a.active or l.parking_reason is not null))
              and not exists (
                  select from replicas r
                  where r.replica_id = q.leased_by
@@ -351,5 +357,5 @@ async fn overdue(
     )
     .fetch_all(&store.pool)
     .await?;
-    Ok(ids)
+    Ok(rows.into_iter().map(|row| (row.message_id, row.is_homeless)).collect())
 }

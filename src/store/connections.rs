@@ -90,22 +90,20 @@ pub async fn release(store: &Store, lane: &Lane, holder: Uuid) -> Result<(), Sto
     Ok(())
 }
 
-/// The slots of an account that are held, by replicas that are heard of.
+/// Whether a worker still holds its slot: while its replica was silent another one may have taken it.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn count(store: &Store, lane: &Lane) -> Result<i64, StoreError> {
-    let held = query_scalar!(
-        r#"select count(*) as "held!"
-           from lane_sessions s
-           join replicas r on r.replica_id = s.replica_id and r.heartbeat_time > now() - $3::interval
-           where s.site_id = $1
-             and s.account_id = $2"#,
+pub async fn holds(store: &Store, lane: &Lane, holder: Uuid) -> Result<bool, StoreError> {
+    let holds = query_scalar!(
+        r#"select exists (
+               select from lane_sessions where site_id = $1 and account_id = $2 and holder = $3
+           ) as "holds!""#,
         lane.site.as_str(),
         lane.account,
-        interval(SILENCE),
+        holder,
     )
     .fetch_one(&store.pool)
     .await?;
-    Ok(held)
+    Ok(holds)
 }

@@ -23,7 +23,7 @@ pub struct Trouble {
     pub lasting: bool,
 }
 
-/// Notes trouble of an account: it is parked, its next probe is put off, or its mail pauses for a moment. `jitter` is a
+/// Notes trouble of an account, `probing` where it is parked already: it is parked, its next probe is put off, or its mail pauses for a moment. `jitter` is a
 /// random number from 0 to 1. Whether it is parked now.
 ///
 /// # Errors
@@ -32,6 +32,7 @@ pub async fn note(
     store: &Store,
     lane: &Lane,
     trouble: &Trouble,
+    probing: bool,
     backoff: Backoff,
     jitter: f64,
 ) -> Result<bool, StoreError> {
@@ -52,6 +53,10 @@ pub async fn note(
     .await?;
     let Some(row) = row else { return Ok(false) };
     let parked_before = row.parking_reason.is_some();
+    if parked_before && !probing {
+        // Another worker of the account was first; this is no probe that failed.
+        return Ok(true);
+    }
     let is_parked = parked_before || trouble.lasting || row.failures >= SEVERAL;
     if is_parked {
         let probes = if parked_before { row.probes + 1 } else { 0 };

@@ -35,6 +35,17 @@ pub async fn delete_account(
     force: bool,
     priority: AccountPriority,
 ) -> Result<Deleted, StoreError> {
+    closing::persistently(|| delete_once(store, site, account, version, force, priority)).await
+}
+
+async fn delete_once(
+    store: &Store,
+    site: &SiteId,
+    account: i64,
+    version: Option<i64>,
+    force: bool,
+    priority: AccountPriority,
+) -> Result<Deleted, StoreError> {
     let mut transaction = store.pool.begin().await?;
     // Locks out letters that are just being accepted for it (`for key share` in messages::take).
     let locked = query_scalar!(
@@ -118,7 +129,10 @@ async fn reroute(
         }
     }
     let letters = closing::lock(&mut *connection, site, &homeless).await?;
-    let failing = letters.into_iter().map(|letter| (letter, Ending::NoMatchingAccount)).collect();
+    // An attempt that is under way has its outcome; what it leaves open the sweep ends.
+    let waiting =
+        letters.into_iter().filter(|letter| letter.place.as_ref().is_none_or(|place| !place.under_way));
+    let failing = waiting.map(|letter| (letter, Ending::NoMatchingAccount)).collect();
     closing::close(connection, site, failing).await
 }
 

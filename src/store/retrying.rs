@@ -148,6 +148,9 @@ fn refusal(letter: &mut Letter) -> Option<Retried> {
         Some(Retried::Own)
     } else if letter.place.as_ref().is_some_and(|place| place.under_way) {
         Some(Retried::UnderWay)
+    } else if letter.place.as_ref().is_some_and(|place| place.cancelled) {
+        // Cancelled while an attempt was under way; what is left of it ends at the next claim.
+        Some(Retried::NothingLeft(MessageState::Cancelled))
     } else if letter.has_expired() {
         Some(Retried::Expired)
     } else if !reopen(&mut letter.recipients) {

@@ -73,7 +73,7 @@ async fn a_letter_is_held_when_nobody_knows_whether_it_was_taken() {
 /// A claim by a replica that is only known to the store.
 async fn claim(store: &Store, lane: &Lane, replica: Uuid) -> Vec<Claim> {
     replicas::heartbeat(store, replica).await.expect("heard");
-    queue::claim(store, lane, replica, Wanted::Any, 10).await.expect("asked")
+    queue::claim(store, lane, replica, None, Wanted::Any, 10).await.expect("asked")
 }
 
 /// What is recorded where the server took the letter after all.
@@ -92,7 +92,7 @@ fn sent(claim: Claim) -> queue::Outcome {
         reply: Reply::absent("taken"),
     }];
     let next = Next::Final(message::MessageState::Sent);
-    queue::Outcome { message, attempt, recipients, attempts, next, held: None }
+    queue::Outcome { message, attempt, recipients, attempts, panicked: false, next, held: None }
 }
 
 /// A replica loses its lease between the dot and the record; another one holds the letter; then the first one's result

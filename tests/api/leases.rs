@@ -34,11 +34,15 @@ async fn a_replica_that_is_not_heard_of_claims_nothing() {
     let store = postroom.store();
     let lane = Lane { site: SiteId::parse("shop").expect("a site"), account: 1 };
     let (unheard, heard, other) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
-    let claimed = queue::claim(&store, &lane, unheard, Wanted::Any, 10).await.expect("asked");
+    let claimed = queue::claim(&store, &lane, unheard, None, Wanted::Any, 10).await.expect("asked");
     assert_eq!(claimed.len(), 0, "its lease would not count");
     replicas::heartbeat(&store, heard).await.expect("heard");
     replicas::heartbeat(&store, other).await.expect("heard");
-    assert_eq!(queue::claim(&store, &lane, heard, Wanted::Any, 10).await.expect("asked").len(), 1);
-    assert_eq!(queue::claim(&store, &lane, other, Wanted::Any, 10).await.expect("asked").len(), 0, "leased");
+    assert_eq!(queue::claim(&store, &lane, heard, None, Wanted::Any, 10).await.expect("asked").len(), 1);
+    assert_eq!(
+        queue::claim(&store, &lane, other, None, Wanted::Any, 10).await.expect("asked").len(),
+        0,
+        "leased"
+    );
     store.close().await;
 }

@@ -59,7 +59,9 @@ impl Session {
         match self.transactions(gate, &admitted, dirty, &mut ledger, log).await {
             Ok(state) => self.state = state,
             Err(Stop { step, reply }) => {
-                ledger.settle_rest(Class::Retry, step, &reply);
+                // Whose turn did not come in a session that has served others was not tried; where it served nobody, all were.
+                let class = if ledger.is_begun() { Class::Untried } else { Class::Retry };
+                ledger.settle_rest(class, step, &reply);
                 self.dialogue.close(log).await;
                 self.state = State::Closed;
             }

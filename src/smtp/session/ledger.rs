@@ -22,6 +22,11 @@ impl Ledger {
         open.map(|(recipient, _)| recipient).take(limit).collect()
     }
 
+    /// Whether somebody has a result already.
+    pub(super) fn is_begun(&self) -> bool {
+        self.results.iter().any(Option::is_some)
+    }
+
     /// The results of these, as far as they have one.
     pub(super) fn of<'a>(&'a self, recipients: &'a [usize]) -> impl Iterator<Item = &'a RecipientResult> {
         recipients.iter().filter_map(|recipient| self.results[*recipient].as_ref())

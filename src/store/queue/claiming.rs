@@ -87,6 +87,7 @@ struct ClaimRow {
     after_interruption: bool,
     at_dot: Option<Vec<i32>>,
     cancelled: bool,
+    panics: i32,
     mailing: bool,
     expire_time: Option<OffsetDateTime>,
     envelope_sender: String,
@@ -96,8 +97,30 @@ struct ClaimRow {
     is_own: bool,
 }
 
+impl ClaimRow {
+    fn into_claim(self) -> Claim {
+        Claim {
+            message: self.message_id,
+            attempt: self.attempt,
+            due: self.due,
+            after_interruption: self.after_interruption,
+            at_dot: self.at_dot,
+            cancelled: self.cancelled,
+            panics: self.panics,
+            mailing: self.mailing,
+            expire_time: self.expire_time,
+            envelope_sender: self.envelope_sender,
+            recipients: self.recipients.0,
+            eight_bit: self.eight_bit,
+            utf8_headers: self.utf8_headers,
+            is_own: self.is_own,
+        }
+    }
+}
+
 /// Claims up to `limit` due letters of an account that may send, other mail before mailings: counts their attempts and
-/// leases them. Nothing is claimed for a replica whose heartbeat was not heard within half a lease.
+/// leases them. Nothing is claimed for a replica whose heartbeat was not heard within half a lease, nor for a `holder` of a
+/// session whose slot somebody else has taken.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -105,59 +128,85 @@ pub async fn claim(
     store: &Store,
     lane: &Lane,
     replica: Uuid,
+    holder: Option<Uuid>,
     wanted: Wanted,
     limit: u32,
 ) -> Result<Vec<Claim>, StoreError> {
     let rows = query_as!(
         ClaimRow,
-        r#"with due as (
+        r#"with open as (
+               -- Looked at once, whatever waits.
+               select coalesce(bool_and(l.mailing_pause_until is null or l.mailing_pause_until <= now()), true) as to_mailings
+               from accounts a
+               join settings s on s.site_id = a.site_id and s.enabled is distinct from false
+               -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
+               -- would have its letters claimed, and sent, by everybody else as well.
+               join replicas r on r.replica_id = $3 and r.heartbeat_time > now() - $5::interval / 2
+               left join lanes l on l.site_id = a.site_id and l.account_id = a.account_id
+               -- An account or a site that was switched off keeps its mail waiting; so does one that is parked, or whose
+               -- pace has no slot.
+               where a.site_id = $1
+                 and a.account_id = $2
+                 and a.active
+                 and (l.parking_reason is null or $7)
+                 and (l.pause_until is null or l.pause_until <= now())
+                 -- So does one whose session this is no more.
+                 and ($8::uuid is null
+                      or exists (
+                          select from lane_sessions held
+                          where held.site_id = $1
+                            and held.account_id = $2
+                            and held.holder = $8
+                      ))
+               having count(*) > 0
+           ), other_mail as (
                select q.message_id, q.leased_by is not null as after_interruption
                from queue q
-               where q.site_id = $1
+               where exists (select from open)
+                 and q.site_id = $1
                  and q.account_id = $2
+                 and not q.mailing
                  and q.due <= now()
-                 and (not q.mailing or not $6)
                  and (q.leased_by is null
                       or not exists (
                           select from replicas r
                           where r.replica_id = q.leased_by
                             and r.heartbeat_time > now() - $5::interval
                       ))
-                 -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
-                 -- would have its letters claimed, and sent, by everybody else as well.
-                 and exists (
-                     select from replicas r
-                     where r.replica_id = $3
-                       and r.heartbeat_time > now() - $5::interval / 2
-                 )
-                 -- An account or a site that was switched off keeps its mail waiting.
-                 and exists (select from accounts a where a.site_id = $1 and a.account_id = $2 and a.active)
-                 and exists (select from settings s where s.site_id = $1 and s.enabled is distinct from false)
-                 -- So does one that is parked, or whose pace has no slot.
-                 and not exists (
-                     select from lanes l
-                     where l.site_id = $1
-                       and l.account_id = $2
-                       and (l.parking_reason is not null and not $7
-                            or l.pause_until > now()
-                            or q.mailing and l.mailing_pause_until > now())
-                 )
-               order by q.mailing, q.due
+               order by q.due
                limit $4
+               for update of q skip locked
+           ), mailings as (
+               select q.message_id, q.leased_by is not null as after_interruption
+               from queue q
+               where not $6
+                 and exists (select from open where to_mailings)
+                 and q.site_id = $1
+                 and q.account_id = $2
+                 and q.mailing
+                 and q.due <= now()
+                 and (q.leased_by is null
+                      or not exists (
+                          select from replicas r
+                          where r.replica_id = q.leased_by
+                            and r.heartbeat_time > now() - $5::interval
+                      ))
+               order by q.due
+               limit $4 - (select count(*) from other_mail)
                for update of q skip locked
            ), claimed as (
                update queue q
                set leased_by = $3,
                    attempt = q.attempt + 1
-               from due
+               from (select * from other_mail union all select * from mailings) as due
                where q.site_id = $1
                  and q.message_id = due.message_id
-               returning q.message_id, q.attempt, q.due, q.mailing, q.expire_time, q.cancelled, q.at_dot,
+               returning q.message_id, q.attempt, q.due, q.mailing, q.expire_time, q.cancelled, q.panics, q.at_dot,
                          due.after_interruption
            )
            select c.message_id, c.attempt, c.due, c.after_interruption as "after_interruption!", c.at_dot, c.cancelled,
-                  c.mailing, c.expire_time, m.envelope_sender, m.recipients as "recipients: Json<Vec<Recipient>>",
-                  m.eight_bit, m.utf8_headers, m.is_own
+                  c.panics, c.mailing, c.expire_time, m.envelope_sender,
+                  m.recipients as "recipients: Json<Vec<Recipient>>", m.eight_bit, m.utf8_headers, m.is_own
            from claimed c
            join messages m on m.site_id = $1 and m.message_id = c.message_id
            order by c.mailing, c.due, c.message_id"#,
@@ -168,25 +217,9 @@ pub async fn claim(
         interval(LEASE),
         wanted == Wanted::OtherMail,
         wanted == Wanted::Probe,
+        holder,
     )
     .fetch_all(&store.pool)
     .await?;
-    Ok(rows
-        .into_iter()
-        .map(|row| Claim {
-            message: row.message_id,
-            attempt: row.attempt,
-            due: row.due,
-            after_interruption: row.after_interruption,
-            at_dot: row.at_dot,
-            cancelled: row.cancelled,
-            mailing: row.mailing,
-            expire_time: row.expire_time,
-            envelope_sender: row.envelope_sender,
-            recipients: row.recipients.0,
-            eight_bit: row.eight_bit,
-            utf8_headers: row.utf8_headers,
-            is_own: row.is_own,
-        })
-        .collect())
+    Ok(rows.into_iter().map(ClaimRow::into_claim).collect())
 }

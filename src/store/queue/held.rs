@@ -37,7 +37,7 @@ pub(super) async fn correct(
     query!(
         "update messages
          set state = $3,
-             final_time = case when $3 <> 'uncertain' then now() end,
+             final_time = case when $3 <> 'uncertain' then now() else final_time end,
              recipients = $4,
              attempts = $5
          where site_id = $1

@@ -48,6 +48,8 @@ pub struct Claim {
     pub at_dot: Option<Vec<i32>>,
     /// Whether it was cancelled while that attempt was under way.
     pub cancelled: bool,
+    /// How often our own code failed at it.
+    pub panics: i32,
     /// Whether it is part of a mailing.
     pub mailing: bool,
     /// It is not sent after this time.
@@ -75,6 +77,8 @@ pub struct Outcome {
     pub recipients: Vec<Recipient>,
     /// The attempts to add to its history.
     pub attempts: Vec<Attempt>,
+    /// Whether our own code failed at it: it is counted, and what was at the dot stays noted.
+    pub panicked: bool,
     /// What follows.
     pub next: Next,
     /// The attempt before, where it ended at the dot and is held: its own late result may still correct this one.
@@ -166,6 +170,8 @@ pub async fn hand_back(
         "update queue q
          set leased_by = null,
              attempt = q.attempt - 1,
+             -- What this attempt noted was not written; what an earlier one did stays.
+             at_dot = case when q.attempt > 1 then q.at_dot end,
              -- Without a wait it keeps its place among the others.
              due = case when $5::interval > interval '0' then greatest(q.due, now() + $5::interval) else q.due end
          from unnest($3::uuid[], $4::integer[]) as back (message_id, attempt)

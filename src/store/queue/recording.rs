@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::{Outcome, held};
 use crate::domain::event::{Event, EventRecipient};
-use crate::domain::message::{MessageState, Next};
+use crate::domain::message::{Attempt, MessageState, Next, Recipient};
 use crate::domain::site::SiteId;
 use crate::store::StoreError;
 
@@ -32,6 +32,43 @@ pub(in crate::store) struct Recorded {
     pub(in crate::store) events: Vec<Event>,
 }
 
+/// Outcomes, column by column.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    fences: Vec<i32>,
+    recipients: Vec<Json<&'a [Recipient]>>,
+    attempts: Vec<Json<&'a [Attempt]>>,
+    states: Vec<Option<String>>,
+    dues: Vec<Option<OffsetDateTime>>,
+    held: Vec<Option<i32>>,
+    are_held: Vec<bool>,
+    panicked: Vec<bool>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(outcomes: &'a [Outcome]) -> Self {
+        let mut columns = Self::default();
+        for Outcome { message, attempt, recipients, attempts, panicked, next, held } in outcomes {
+            let (state, due) = match next {
+                Next::Final(state) => (Some(*state), None),
+                Next::Held => (Some(MessageState::Uncertain), None),
+                Next::Due(due) => (None, Some(*due)),
+            };
+            columns.ids.push(*message);
+            columns.fences.push(*attempt);
+            columns.recipients.push(Json(recipients));
+            columns.attempts.push(Json(attempts));
+            columns.states.push(state.map(|state| state.name().to_owned()));
+            columns.dues.push(due);
+            columns.held.push(*held);
+            columns.are_held.push(*next == Next::Held);
+            columns.panicked.push(*panicked);
+        }
+        columns
+    }
+}
+
 /// Records outcomes of one site inside a transaction.
 pub(in crate::store) async fn record(
     connection: &mut sqlx::PgConnection,
@@ -41,36 +78,21 @@ pub(in crate::store) async fn record(
     if outcomes.is_empty() {
         return Ok(Recorded::default());
     }
-    let mut ids = Vec::with_capacity(outcomes.len());
-    let mut fences = Vec::with_capacity(outcomes.len());
-    let mut helds: Vec<Option<i32>> = Vec::with_capacity(outcomes.len());
-    let mut recipients = Vec::with_capacity(outcomes.len());
-    let mut attempts = Vec::with_capacity(outcomes.len());
-    let mut states = Vec::with_capacity(outcomes.len());
-    let mut waiting_for_decision = Vec::with_capacity(outcomes.len());
-    let mut dues: Vec<Option<OffsetDateTime>> = Vec::with_capacity(outcomes.len());
-    for Outcome { message, attempt, recipients: of_message, attempts: history, next, held } in outcomes {
-        ids.push(*message);
-        fences.push(*attempt);
-        helds.push(*held);
-        recipients.push(Json(of_message));
-        attempts.push(Json(history));
-        let (state, due) = match next {
-            Next::Final(state) => (Some(state.name().to_owned()), None),
-            Next::Held => (Some(MessageState::Uncertain.name().to_owned()), None),
-            Next::Due(due) => (None, Some(*due)),
-        };
-        waiting_for_decision.push(*next == Next::Held);
-        states.push(state);
-        dues.push(due);
-    }
+    let columns = Columns::of(outcomes);
     let counted = query_as!(
         Counted,
         r#"with outcomes as (
                select *
                from unnest($2::uuid[], $3::integer[], $4::jsonb[], $5::jsonb[], $6::text[], $7::timestamptz[],
-                           $8::integer[], $9::boolean[])
-                    as o (message_id, attempt, recipients, attempts, state, due, held, is_held)
+                           $8::integer[], $9::boolean[], $10::boolean[])
+                    as o (message_id, attempt, recipients, attempts, state, due, held, is_held, panicked)
+               -- Not twice, should the answer to a commit have been lost.
+               where not exists (
+                   select from messages m
+                   where m.site_id = $1
+                     and m.message_id = o.message_id
+                     and m.attempts @> jsonb_build_array(jsonb_build_object('number', o.attempt))
+               )
            ), finished as (
                delete from queue q
                using outcomes o
@@ -82,7 +104,8 @@ pub(in crate::store) async fn record(
            ), waiting as (
                update queue q
                set leased_by = null,
-                   at_dot = null,
+                   at_dot = case when o.panicked then q.at_dot end,
+                   panics = q.panics + o.panicked::integer,
                    -- Cancelled while the attempt was under way: whoever claims it next ends it.
                    due = case when q.cancelled then now() else o.due end
                from outcomes o
@@ -115,14 +138,15 @@ pub(in crate::store) async fn record(
              )
            returning m.message_id as message, o.attempt as "attempt!", m.account_id as account, m.tags"#,
         site.as_str(),
-        &ids,
-        &fences,
-        recipients as _,
-        attempts as _,
-        states as _,
-        dues as _,
-        helds as _,
-        &waiting_for_decision,
+        &columns.ids,
+        &columns.fences,
+        columns.recipients as _,
+        columns.attempts as _,
+        columns.states as _,
+        columns.dues as _,
+        columns.held as _,
+        &columns.are_held,
+        &columns.panicked,
     )
     .fetch_all(&mut *connection)
     .await?;
@@ -154,7 +178,7 @@ async fn told(
 
 /// What is told of an outcome that counted.
 fn event(outcome: &Outcome, letter: &Counted) -> Event {
-    let Outcome { message, attempt: _, recipients, attempts: _, next, held: _ } = outcome;
+    let Outcome { message, attempt: _, recipients, attempts: _, panicked: _, next, held: _ } = outcome;
     let state = match next {
         Next::Final(state) => *state,
         Next::Held => MessageState::Uncertain,
