@@ -185,6 +185,8 @@ mod tests {
             (Envelope, "250 2.1.5 ok", Class::Sent, Scope::Recipient, None),
             (Envelope, "550 5.1.1 no such user", Class::Refused, Scope::Recipient, None),
             (Envelope, "451 4.3.0 not now", Class::Retry, Scope::Recipient, None),
+            (Envelope, "552 5.2.3 larger than this mailbox takes", Class::Refused, Scope::Recipient, None),
+            (Envelope, "552 5.3.4 larger than we take", Class::Refused, Scope::Message, None),
             (Envelope, "552 5.2.2 mailbox quota exceeded", Class::Refused, Scope::Recipient, None),
             (Auth, "535 5.7.8 wrong password", Class::Retry, Scope::Account, Some(AuthFailed)),
             (

@@ -149,6 +149,31 @@ async fn only_the_late_result_of_its_attempt_corrects_a_held_letter() {
     store.close().await;
 }
 
+/// CASES 55: an outcome whose commit was not answered is recorded again, and counts once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_is_recorded_once() {
+    let server = Behaviour::default().start().await;
+    let mut postroom = Postroom::start().await;
+    postroom.create_account(plain_account(&server, FROM)).await;
+    let lane = Lane { site: SiteId::parse("shop").expect("a site"), account: 1 };
+    let first = postroom.send_and_wait(letter(FROM, &["ann@example.org"])).await;
+    postroom.stop().await;
+    let store = postroom.store();
+    crate::bulk::multiply(&postroom, &first.name, 1).await;
+    let claim = claim(&store, &lane, Uuid::now_v7()).await.pop().expect("the letter");
+    let name = format!("{SITE}/messages/{}", claim.message);
+    let due = claim.due + Duration::from_hours(1);
+    let recipients = claim.recipients.clone();
+    let waiting = queue::Outcome { recipients, next: Next::Due(due), ..sent(claim) };
+    for counts in [1, 0] {
+        let counted = logs::record(&store, &lane.site, std::slice::from_ref(&waiting), &[]).await;
+        assert_eq!(counted.expect("recorded").len(), counts);
+    }
+    store.close().await;
+    postroom.restart().await;
+    assert_eq!(postroom.message(&name).await.attempts.len(), 1);
+}
+
 /// A site of the killing test.
 struct Site {
     name: String,

@@ -11,6 +11,7 @@ mod catcher;
 mod checks;
 mod cleaning;
 mod content;
+mod crowds;
 mod deleting;
 mod desk;
 mod events;

@@ -131,6 +131,19 @@ async fn what_cannot_be_sent_again_stays_as_it_is() {
 }
 
 /// A letter is not sent before its time, whoever asks.
+/// Cancelled while an attempt was under way, which left it open: nobody sends it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cancelled_under_way_is_not_revived() {
+    let (_server, postroom) = start().await;
+    let letter = waiting(&postroom, &["ann@example.org"]).await;
+    execute(&postroom, &format!("update queue set cancelled = true where message_id = '{}'", id(&letter)))
+        .await;
+    let refused = retry(&postroom, &letter.name).await.expect_err("cancelled");
+    assert_eq!(reason(&refused), (Code::FailedPrecondition, "STATE_CONFLICT".to_owned()));
+    let all = RetryMessagesRequest { parent: SITE.to_owned(), ..RetryMessagesRequest::default() };
+    assert_eq!(retry_all(&postroom, all).await.expect("asked"), 0);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_whose_time_is_to_come_goes_on_waiting_for_it() {
     let (server, postroom) = start().await;

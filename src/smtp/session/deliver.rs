@@ -59,8 +59,9 @@ impl Session {
         match self.transactions(gate, &admitted, dirty, &mut ledger, log).await {
             Ok(state) => self.state = state,
             Err(Stop { step, reply }) => {
-                // Whose turn did not come in a session that has served others was not tried; where it served nobody, all were.
-                let class = if ledger.is_begun() { Class::Untried } else { Class::Retry };
+                // After a transaction that went through, the rest goes on in the next session at once; each time somebody
+                // is settled, so that this ends. Else the server must be given time.
+                let class = if ledger.has_served() { Class::Untried } else { Class::Retry };
                 ledger.settle_rest(class, step, &reply);
                 self.dialogue.close(log).await;
                 self.state = State::Closed;
@@ -97,6 +98,7 @@ impl Session {
             let mut transaction =
                 Transaction { session: self, gate, admitted, batch: batch.clone(), answered, ledger, log };
             dirty = transaction.run(dirty).await?;
+            ledger.count_transaction();
             answered = true;
             let reaches = |result: &&RecipientResult| result.class != Class::Sent;
             let widest = ledger.of(&batch).filter(reaches).max_by_key(|result| gate.reach(result)).cloned();

@@ -9,11 +9,12 @@ use crate::smtp::transcript::Transcript;
 /// The results so far, in the order of the letter's recipients.
 pub(super) struct Ledger {
     results: Vec<Option<RecipientResult>>,
+    transactions: usize,
 }
 
 impl Ledger {
     pub(super) fn new(recipients: usize) -> Self {
-        Self { results: vec![None; recipients] }
+        Self { results: vec![None; recipients], transactions: 0 }
     }
 
     /// The first recipients without a result, at most `limit`.
@@ -22,9 +23,14 @@ impl Ledger {
         open.map(|(recipient, _)| recipient).take(limit).collect()
     }
 
-    /// Whether somebody has a result already.
-    pub(super) fn is_begun(&self) -> bool {
-        self.results.iter().any(Option::is_some)
+    /// A transaction is through; each settles somebody.
+    pub(super) fn count_transaction(&mut self) {
+        self.transactions += 1;
+    }
+
+    /// Whether any transaction is through.
+    pub(super) fn has_served(&self) -> bool {
+        self.transactions > 0
     }
 
     /// The results of these, as far as they have one.
