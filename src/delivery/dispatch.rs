@@ -12,8 +12,9 @@ use tokio_util::sync::CancellationToken;
 use super::Context;
 use super::crew::Signals;
 use super::leases::Review;
+use super::supervision;
 use super::waiting::Waiting;
-use super::worker::{self, End, Worker};
+use super::worker::{End, Worker};
 use crate::domain::limits::MAX_CONNECTIONS;
 use crate::store::queue::{self, DueLane, Lane};
 
@@ -157,7 +158,7 @@ impl Dispatcher {
             crowded: self.crowded.subscribe(),
             stop: self.stop.clone(),
         };
-        self.running.spawn(worker::supervise(worker));
+        self.running.spawn(supervision::supervise(worker));
     }
 
     fn leave(&mut self, ended: Result<(Lane, End), JoinError>) {

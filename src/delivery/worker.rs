@@ -1,18 +1,17 @@
 //! A worker: claims due letters of one account and sends them one after the other over one session.
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use uuid::Uuid;
 
 use super::attempt::{self, Then};
 use super::connection::Connection;
 use super::crew::Signals;
+use super::in_hand::InHand;
 use super::sender::Sender;
 use super::{Context, history};
 use crate::domain::parking::ParkingReason;
@@ -24,12 +23,10 @@ use crate::store::{StoreError, connections, lanes, parking};
 const BATCH: u32 = 16;
 /// How long a session is kept open for the next letter; servers close idle ones after minutes.
 const LINGER: Duration = Duration::from_secs(5);
-/// Wait between two tries to give a session back.
-const RELEASE_RETRY: Duration = Duration::from_secs(1);
 /// While other accounts wait for a worker, nobody works longer than this.
 const TURN: Duration = Duration::from_secs(10);
 /// A worker that could not read what it needs leaves its letters alone for so long.
-const AFTER_TROUBLE: Duration = Duration::from_secs(5);
+pub(super) const AFTER_TROUBLE: Duration = Duration::from_secs(5);
 
 /// A worker of one account.
 pub(super) struct Worker {
@@ -56,9 +53,6 @@ pub(super) enum End {
     Crowded,
 }
 
-/// The claims a worker has in hand, the one it works on in front.
-type InHand = Arc<Mutex<VecDeque<Claim>>>;
-
 /// Whether a worker goes on after the claims in hand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Next {
@@ -70,45 +64,9 @@ enum Next {
     Crowded,
 }
 
-/// Runs a worker to its end. If it panics, the letter at which it did is counted and set aside for a while, and its
-/// other letters are handed back.
-pub(super) async fn supervise(worker: Worker) -> (Lane, End) {
-    let (context, lane) = (Arc::clone(&worker.context), worker.lane.clone());
-    let (in_hand, holder) = (InHand::default(), Uuid::now_v7());
-    // Ends with this supervisor: after the hard stop nothing is written to any server.
-    let running = AbortOnDropHandle::new(tokio::spawn(worker.run(Arc::clone(&in_hand), holder)));
-    let end = match running.await {
-        Ok(end) => end,
-        Err(error) => {
-            tracing::error!(%error, site = %lane.site, account = lane.account, "a worker failed");
-            let mut claims = std::mem::take(&mut *lock(&in_hand));
-            if let Some(claim) = claims.pop_front() {
-                let outcome = history::after_panic(claim, context.store.clock().now());
-                context.record(&lane, Some(outcome), None).await;
-            }
-            context.hand_back(&lane, claims, AFTER_TROUBLE).await;
-            End::Done
-        }
-    };
-    if end != End::NoConnection {
-        release(&context, &lane, holder).await;
-    }
-    (lane, end)
-}
-
-/// Gives the worker's session back, however long the store does not answer: else it would count as open as long as this
-/// process lives. At the soft stop the replica's signing off does it.
-async fn release(context: &Context, lane: &Lane, holder: Uuid) {
-    while let Err(error) = connections::release(&context.store, lane, holder).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "a session waits to be given back");
-        if context.stop.run_until_cancelled(sleep(RELEASE_RETRY)).await.is_none() {
-            return;
-        }
-    }
-}
-
 impl Worker {
-    async fn run(mut self, in_hand: InHand, holder: Uuid) -> End {
+    /// Works until there is nothing more to do. `holder` names the session it takes.
+    pub(super) async fn run(mut self, in_hand: InHand, holder: Uuid) -> End {
         let Some(mut sender) = self.load().await else { return End::Done };
         let Context { store, replica, .. } = &*self.context;
         let slot = match connections::take(store, &self.lane, *replica, holder, sender.max_connections())
@@ -162,7 +120,7 @@ impl Worker {
                 break;
             }
             let is_backlog = claims.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
-            *lock(&in_hand) = claims.into();
+            in_hand.put(claims);
             match self.work(&in_hand, holder, &mut sender, &mut connection, is_backlog).await {
                 Next::Claim(next) => limit = next.clamp(1, BATCH),
                 Next::End => break,
@@ -273,7 +231,7 @@ impl Worker {
         mut is_backlog: bool,
     ) -> Next {
         let mut left = u32::MAX;
-        let has_mailings = lock(in_hand).iter().any(|claim| claim.mailing);
+        let has_mailings = in_hand.has_mailings();
         let _working = has_mailings.then(|| self.signals.works_on_mailings());
         while let Some(claim) = self.front(in_hand, holder, left).await {
             if self.stop.is_cancelled() {
@@ -281,17 +239,17 @@ impl Worker {
                 return Next::End;
             }
             let then = self.send(sender, claim, connection).await;
-            lock(in_hand).pop_front();
+            in_hand.drop_front();
             match then {
                 Then::GoOn { left: more } => left = more,
                 Then::Skip => continue,
                 Then::Crowded(claim) => {
-                    lock(in_hand).push_front(claim);
+                    in_hand.put_first(vec![claim]);
                     self.hand_back_all(in_hand, Duration::ZERO).await;
                     return Next::Crowded;
                 }
                 Then::Wait(untried) => {
-                    lock(in_hand).extend(untried);
+                    in_hand.put_first(untried.into_iter().collect());
                     self.hand_back_all(in_hand, Duration::ZERO).await;
                     if sender.is_in_trouble() && connection.is_open() {
                         // No slot, but a session: so much is known.
@@ -388,26 +346,17 @@ impl Worker {
 
     /// The letter to send next. Other mail overtakes the mailings in hand.
     async fn front(&self, in_hand: &InHand, holder: Uuid, left: u32) -> Option<Claim> {
-        let claim = lock(in_hand).front().cloned()?;
+        let claim = in_hand.front()?;
         if !(claim.mailing && self.signals.take_other_mail()) {
             return Some(claim);
         }
         let others = self.claim_wanted(holder, Wanted::OtherMail, left.clamp(1, BATCH)).await;
         let others = others.unwrap_or_default();
-        let mut in_hand = lock(in_hand);
-        for other in others.into_iter().rev() {
-            in_hand.push_front(other);
-        }
-        in_hand.front().cloned()
+        in_hand.put_first(others);
+        in_hand.front()
     }
 
     async fn hand_back_all(&self, in_hand: &InHand, wait: Duration) {
-        let claims = std::mem::take(&mut *lock(in_hand));
-        self.context.hand_back(&self.lane, claims, wait).await;
+        self.context.hand_back(&self.lane, in_hand.take_all(), wait).await;
     }
-}
-
-/// The list is whole after every statement, so a panic does not spoil it.
-fn lock(in_hand: &InHand) -> MutexGuard<'_, VecDeque<Claim>> {
-    in_hand.lock().unwrap_or_else(PoisonError::into_inner)
 }
