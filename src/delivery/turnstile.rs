@@ -11,6 +11,10 @@ use crate::smtp::Gate;
 use crate::store::queue::{self, Claim, Lane};
 use crate::store::{StoreError, pace};
 
+/// Most transactions of one attempt: then it is recorded what became of their recipients, and the letter goes on in the next
+/// one. A crash doubles the letter for no more than these.
+const MAX_TRANSACTIONS: u32 = 100;
+
 /// The gate of one attempt.
 pub(super) struct Turnstile<'a> {
     context: &'a Context,
@@ -21,7 +25,7 @@ pub(super) struct Turnstile<'a> {
     on_uncertain: OnUncertain,
     /// The recipients that are tried, by their numbers in the letter.
     numbers: &'a [usize],
-    begun: AtomicBool,
+    begun: AtomicU32,
     refused: AtomicBool,
     left: AtomicU32,
 }
@@ -45,7 +49,7 @@ impl<'a> Turnstile<'a> {
             max_recipients: usize::try_from(max_recipients).unwrap_or(usize::MAX),
             on_uncertain,
             numbers,
-            begun: AtomicBool::new(false),
+            begun: AtomicU32::new(0),
             refused: AtomicBool::new(false),
             left: AtomicU32::new(u32::MAX),
         }
@@ -83,22 +87,26 @@ impl Gate for Turnstile<'_> {
     }
 
     async fn transaction(&self, recipients: usize) -> Result<(), Reply> {
-        if self.begun.load(Ordering::Relaxed) && self.context.stop.is_cancelled() {
+        let begun = self.begun.load(Ordering::Relaxed);
+        if begun > 0 && self.context.stop.is_cancelled() {
             // What was sent is recorded before the end; the rest goes from the next server.
             return Err(self.refuse("the server is stopping"));
         }
+        if begun >= MAX_TRANSACTIONS {
+            return Err(self.refuse("the letter goes on in its next attempt"));
+        }
         if self.pace.is_free() {
-            self.begun.store(true, Ordering::Relaxed);
+            self.begun.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
         let request = Request {
             mailing: self.claim.mailing,
-            begins_letter: !self.begun.load(Ordering::Relaxed),
+            begins_letter: begun == 0,
             recipients: u32::try_from(recipients).unwrap_or(u32::MAX),
         };
         match pace::take(&self.context.store, self.lane, &self.pace, request).await {
             Ok(Turn::Now { left, .. }) => {
-                self.begun.store(true, Ordering::Relaxed);
+                self.begun.fetch_add(1, Ordering::Relaxed);
                 self.left.store(left, Ordering::Relaxed);
                 Ok(())
             }

@@ -2,7 +2,6 @@
 //! server was killed at any moment.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -24,32 +23,12 @@ use tokio::task::JoinSet;
 use uuid::Uuid;
 
 use crate::binary::{Client, DataDir, Serving};
+use crate::retries::cuts_after_the_dot;
 use crate::scripted::ordinary::Behaviour;
-use crate::scripted::{Peer, Received, Server};
 use crate::sink::Sink;
 use crate::support::{PATIENCE, Postroom, SITE, account_at, letter, plain_account};
 
 const FROM: &str = "shop@example.com";
-
-/// A server that takes every letter and is gone without a word, but for the check of the account.
-async fn cuts_after_the_dot() -> Server {
-    let ordinary = Arc::new(Behaviour::default());
-    Server::scripted(move |mut peer: Peer| {
-        let ordinary = Arc::clone(&ordinary);
-        async move {
-            if peer.number == 0 {
-                return ordinary.serve(peer).await;
-            }
-            peer.hello(&[]).await?;
-            peer.envelope().await?;
-            let content = peer.content().await?;
-            peer.take(Received { content, connection: peer.number, ..Received::default() });
-            peer.fault("cut after the dot");
-            peer.reset()
-        }
-    })
-    .await
-}
 
 fn hold() -> Settings {
     Settings { on_uncertain: Some(OnUncertain::Hold.into()), ..Settings::default() }
@@ -57,7 +36,7 @@ fn hold() -> Settings {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_is_held_when_nobody_knows_whether_it_was_taken() {
-    let server = cuts_after_the_dot().await;
+    let server = cuts_after_the_dot(usize::MAX).await;
     let postroom = Postroom::start().await;
     postroom.create_account(plain_account(&server, FROM)).await;
     postroom.change_settings(hold()).await;

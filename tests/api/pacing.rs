@@ -204,6 +204,23 @@ async fn letters_go_in_parts() {
     assert_eq!(connections.len(), 1, "one session");
 }
 
+/// What was sent of a long letter is known before all of it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_in_many_parts_is_recorded_on_its_way() {
+    const RECIPIENTS: usize = 250;
+    let sink = Sink::start(Duration::ZERO).await;
+    let postroom = Postroom::start().await;
+    let from = sender(1);
+    postroom.create_account(account_at(sink.port(), &from)).await;
+    postroom.change_settings(Settings { send_in_parts: Some(true), ..Settings::default() }).await;
+    let to: Vec<String> = (0..RECIPIENTS).map(|number| format!("{number}@example.org")).collect();
+    let to: Vec<&str> = to.iter().map(String::as_str).collect();
+    let sent = postroom.send_and_wait(letter(&from, &to)).await;
+    assert_eq!((sent.state(), sent.attempts.len()), (State::Sent, 3), "{:?}", sent.attempts);
+    let recipients: BTreeSet<String> = sink.transactions().into_iter().flat_map(|t| t.recipients).collect();
+    assert_eq!((sink.count(), recipients.len()), (RECIPIENTS, RECIPIENTS));
+}
+
 /// A letter that needs more transactions than its account has slots gets the rest when there are slots again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_waits_for_the_rest_of_its_slots() {

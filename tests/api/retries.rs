@@ -152,7 +152,7 @@ async fn a_letter_refused_for_good_is_not_tried_again() {
 }
 
 /// A server that takes a letter on each connection from 1 up to `last` and is gone without a word; ordinary otherwise.
-async fn cuts_after_the_dot(last: usize) -> Server {
+pub(crate) async fn cuts_after_the_dot(last: usize) -> Server {
     let ordinary = Arc::new(Behaviour::default());
     Server::scripted(move |mut peer: Peer| {
         let ordinary = Arc::clone(&ordinary);
