@@ -32,9 +32,9 @@ const SITE: &str = "sites/bench";
 /// Healthy accounts.
 const ACCOUNTS: usize = 50;
 /// Letters measured in a run.
-const LETTERS: usize = 4_000;
+const LETTERS: usize = 2_000;
 /// From one letter to the next: far below what the machine can do, so that nothing queues but by the dead server's fault.
-const EVERY: Duration = Duration::from_millis(5);
+const EVERY: Duration = Duration::from_millis(10);
 /// Letters that wait for the dead server.
 const WAITING: i32 = 10_000;
 /// Time for the first sessions to stand before the dead server.

@@ -142,6 +142,8 @@ mod tests {
             panics: attempt - 1,
             mailing: false,
             expire_time: None,
+            account_version: 1,
+            settings_version: 1,
             envelope_sender: "shop@example.com".to_owned(),
             recipients: vec![Recipient::new(ann.clone(), ann, RecipientKind::To); 2],
             eight_bit: false,

@@ -1,11 +1,15 @@
 //! All that sending through an account takes, as it was when it was read.
 
+use std::time::Duration;
+
+use tokio::time::Instant;
+
 use crate::domain::account::Account;
 use crate::domain::log::Entry;
 use crate::domain::pace::Pace;
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::{Settings, StoredSettings};
 use crate::smtp::{Target, Transcript};
-use crate::store::queue::Lane;
+use crate::store::queue::{Claim, Lane};
 use crate::store::{Store, StoreError, accounts, passwords, settings};
 
 /// An account with its login and its site's settings.
@@ -13,6 +17,8 @@ pub(super) struct Sender {
     pub(super) account: Account,
     pub(super) target: Target,
     pub(super) settings: StoredSettings,
+    settings_version: i64,
+    loaded: Instant,
 }
 
 impl Sender {
@@ -23,7 +29,24 @@ impl Sender {
         let Some(auth) = passwords::open(store, site, account.id).await? else { return Ok(None) };
         let Some(settings) = settings::find(store, site).await? else { return Ok(None) };
         let target = Target { server: account.profile.server.clone(), auth };
-        Ok(Some(Self { account, target, settings: settings.stored }))
+        let Settings { stored, version, .. } = settings;
+        Ok(Some(Self {
+            account,
+            target,
+            settings: stored,
+            settings_version: version,
+            loaded: Instant::now(),
+        }))
+    }
+
+    /// Whether this is how account and settings were when the letter was claimed.
+    pub(super) fn fits(&self, claim: &Claim) -> bool {
+        (self.account.version, self.settings_version) == (claim.account_version, claim.settings_version)
+    }
+
+    /// How long ago it was read.
+    pub(super) fn age(&self) -> Duration {
+        self.loaded.elapsed()
     }
 
     /// What of the transcript is to be stored now; `None` where there is nothing.

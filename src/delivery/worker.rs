@@ -23,6 +23,8 @@ use crate::store::{StoreError, connections, lanes, parking};
 const BATCH: u32 = 16;
 /// How long a session is kept open for the next letter; servers close idle ones after minutes.
 const LINGER: Duration = Duration::from_secs(5);
+/// A worker that finds nothing looks so often whether another one has parked the account.
+const PARKED_UNNOTICED: Duration = Duration::from_secs(1);
 /// While other accounts wait for a worker, nobody works longer than this.
 const TURN: Duration = Duration::from_secs(10);
 /// A worker that could not read what it needs leaves its letters alone for so long.
@@ -83,10 +85,9 @@ impl Worker {
         let mut connection = Connection::new(Arc::clone(&self.signals));
         let mut end = End::Done;
         let mut limit = if sender.pace().is_free() { BATCH } else { 1 };
-        let mut is_fresh = true;
         while let Some(claims) = self.claim(&sender, holder, limit).await {
             if claims.is_empty() {
-                if !is_fresh {
+                if sender.age() > PARKED_UNNOTICED {
                     // Woken, and yet there is nothing to claim: another worker may have parked the account meanwhile, and
                     // then only a probe finds anything.
                     let Some(loaded) = self.load().await else { break };
@@ -103,17 +104,15 @@ impl Worker {
                 if !self.linger().await {
                     break;
                 }
-                is_fresh = false;
                 continue;
             }
-            if !is_fresh {
+            if !claims.iter().all(|claim| sender.fits(claim)) {
                 let Some(loaded) = self.load().await else {
                     self.context.hand_back(&self.lane, claims.into(), AFTER_TROUBLE).await;
                     break;
                 };
                 sender = loaded;
             }
-            is_fresh = false;
             if i64::from(slot) > i64::from(sender.max_connections()) {
                 // The account may have fewer sessions than when this one began.
                 self.context.hand_back(&self.lane, claims.into(), Duration::ZERO).await;

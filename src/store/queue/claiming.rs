@@ -90,6 +90,8 @@ struct ClaimRow {
     panics: i32,
     mailing: bool,
     expire_time: Option<OffsetDateTime>,
+    account_version: i64,
+    settings_version: i64,
     envelope_sender: String,
     recipients: Json<Vec<Recipient>>,
     eight_bit: bool,
@@ -109,6 +111,8 @@ impl ClaimRow {
             panics: self.panics,
             mailing: self.mailing,
             expire_time: self.expire_time,
+            account_version: self.account_version,
+            settings_version: self.settings_version,
             envelope_sender: self.envelope_sender,
             recipients: self.recipients.0,
             eight_bit: self.eight_bit,
@@ -136,7 +140,8 @@ pub async fn claim(
         ClaimRow,
         r#"with open as (
                -- Looked at once, whatever waits.
-               select coalesce(bool_and(l.mailing_pause_until is null or l.mailing_pause_until <= now()), true) as to_mailings
+               select l.mailing_pause_until is null or l.mailing_pause_until <= now() as to_mailings,
+                      a.version as account_version, s.version as settings_version
                from accounts a
                join settings s on s.site_id = a.site_id and s.enabled is distinct from false
                -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
@@ -158,7 +163,6 @@ pub async fn claim(
                             and held.account_id = $2
                             and held.holder = $8
                       ))
-               having count(*) > 0
            ), other_mail as (
                select q.message_id, q.leased_by is not null as after_interruption
                from queue q
@@ -206,8 +210,10 @@ pub async fn claim(
            )
            select c.message_id, c.attempt, c.due, c.after_interruption as "after_interruption!", c.at_dot, c.cancelled,
                   c.panics, c.mailing, c.expire_time, m.envelope_sender,
+                  open.account_version as "account_version!", open.settings_version as "settings_version!",
                   m.recipients as "recipients: Json<Vec<Recipient>>", m.eight_bit, m.utf8_headers, m.is_own
            from claimed c
+           cross join open
            join messages m on m.site_id = $1 and m.message_id = c.message_id
            order by c.mailing, c.due, c.message_id"#,
         lane.site.as_str(),

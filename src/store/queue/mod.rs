@@ -54,6 +54,10 @@ pub struct Claim {
     pub mailing: bool,
     /// It is not sent after this time.
     pub expire_time: Option<OffsetDateTime>,
+    /// The version of its account at the claim.
+    pub account_version: i64,
+    /// The version of its site's settings at the claim.
+    pub settings_version: i64,
     /// The envelope sender.
     pub envelope_sender: String,
     /// Recipients.
