@@ -60,10 +60,6 @@ const SESSION_LIMITS: [(&str, &str); 4] = [
     ("client_min_messages", "error"),
 ];
 
-/// Plans of delivery go by indexes. The queue is nearly empty at one moment and long at the next; a plan that reads it from
-/// end to end, made and kept while it was empty, is a slow one for ever.
-const DELIVERY_PLANS: [(&str, &str); 1] = [("enable_seqscan", "off")];
-
 /// The store: a pool of connections, the vault that seals what is secret, the clock it keeps in step with the
 /// database's, and word of what changed. Clones share all of them.
 #[derive(Clone)]
@@ -85,18 +81,16 @@ impl Store {
     /// When the URL is none.
     pub fn open(url: &str, vault: Arc<Vault>, clock: Clock) -> Result<Self, StoreError> {
         let options = PgConnectOptions::from_str(url)?.application_name("postroom").options(SESSION_LIMITS);
-        let pool = |connections: RangeInclusive<u32>, options: PgConnectOptions| {
+        let pool = |connections: RangeInclusive<u32>| {
             PgPoolOptions::new()
                 .min_connections(*connections.start())
                 .max_connections(*connections.end())
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .test_before_acquire(false)
                 .before_acquire(|connection, _| Box::pin(clean(connection)))
-                .connect_lazy_with(options)
+                .connect_lazy_with(options.clone())
         };
-        let calls = pool(CALL_CONNECTIONS, options.clone());
-        let delivery = pool(DELIVERY_CONNECTIONS, options.clone().options(DELIVERY_PLANS));
-        let pulse = pool(0..=1, options);
+        let (calls, delivery, pulse) = (pool(CALL_CONNECTIONS), pool(DELIVERY_CONNECTIONS), pool(0..=1));
         Ok(Self { pool: calls, delivery, pulse, vault, clock, changes: Arc::default() })
     }
 
