@@ -86,20 +86,21 @@ impl Worker {
         let mut end = End::Done;
         let mut limit = if sender.pace().is_free() { BATCH } else { 1 };
         while let Some(claims) = self.claim(&sender, holder, limit).await {
+            let probing = sender.account.parking.is_some();
             if claims.is_empty() {
+                if probing {
+                    // Its mail is leased by others, or gone.
+                    self.put_probe_off(self.context.backoff.first).await;
+                    break;
+                }
                 if sender.age() > PARKED_UNNOTICED {
                     // Woken, and yet there is nothing to claim: another worker may have parked the account meanwhile, and
                     // then only a probe finds anything.
                     let Some(loaded) = self.load().await else { break };
                     sender = loaded;
-                    if !self.holds(holder).await {
+                    if sender.account.parking.is_some() || !self.holds(holder).await {
                         break;
                     }
-                }
-                if sender.account.parking.is_some() {
-                    // Its mail is leased by others, or gone.
-                    self.put_probe_off(self.context.backoff.first).await;
-                    break;
                 }
                 if !self.linger().await {
                     break;
@@ -121,7 +122,13 @@ impl Worker {
             let is_backlog = claims.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
             in_hand.put(claims);
             match self.work(&in_hand, holder, &mut sender, &mut connection, is_backlog).await {
-                Next::Claim(next) => limit = next.clamp(1, BATCH),
+                Next::Claim(next) => {
+                    limit = next.clamp(1, BATCH);
+                    if probing && sender.account.parking.is_some() {
+                        // There was nothing to send: the next letter tells.
+                        self.put_probe_off(Duration::ZERO).await;
+                    }
+                }
                 Next::End => break,
                 Next::Crowded => {
                     end = End::Crowded;
@@ -284,10 +291,6 @@ impl Worker {
                 // means that the dispatcher is busy; the next full batch calls again.
                 let _ = self.calls.try_send(self.lane.clone());
             }
-        }
-        if sender.account.parking.is_some() {
-            // There was nothing to send: the next letter tells.
-            self.put_probe_off(Duration::ZERO).await;
         }
         Next::Claim(left)
     }
