@@ -64,9 +64,7 @@ pub(super) async fn run(
     };
     let start = clock.now();
     let numbers = due(&claim, start);
-    let (pace, settings) = (sender.pace(), &sender.settings);
-    let (parts, on_uncertain) = (settings.send_in_parts(), settings.on_uncertain());
-    let turnstile = Turnstile::new(context, lane, &claim, pace, parts, on_uncertain, &numbers);
+    let turnstile = Turnstile::new(context, lane, &claim, sender, &numbers);
     let brought = {
         let mut sending = pin!(send(context, sender, &claim, &turnstile, body, connection, &transcript));
         let mut flushes = interval(FLUSH);
@@ -101,7 +99,7 @@ pub(super) async fn run(
     let intervals = sender.settings.retry_intervals();
     let policy = Policy {
         retry_intervals: &intervals,
-        on_uncertain,
+        on_uncertain: sender.settings.on_uncertain(),
         expire_time: claim.expire_time,
         jitter: rand::random(),
     };

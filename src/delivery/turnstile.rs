@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
+use super::sender::Sender;
 use super::{Context, rules};
 use crate::domain::outcome::{RecipientResult, Scope};
 use crate::domain::pace::{Pace, Request, Turn};
@@ -35,19 +36,19 @@ impl<'a> Turnstile<'a> {
         context: &'a Context,
         lane: &'a Lane,
         claim: &'a Claim,
-        pace: Pace,
-        send_in_parts: bool,
-        on_uncertain: OnUncertain,
+        sender: &Sender,
         numbers: &'a [usize],
     ) -> Self {
-        let max_recipients = if send_in_parts { 1 } else { pace.max_recipients(claim.mailing) };
+        let pace = sender.pace();
+        let max_recipients =
+            if sender.settings.send_in_parts() { 1 } else { pace.max_recipients(claim.mailing) };
         Self {
             context,
             lane,
             claim,
             pace,
             max_recipients: usize::try_from(max_recipients).unwrap_or(usize::MAX),
-            on_uncertain,
+            on_uncertain: sender.settings.on_uncertain(),
             numbers,
             begun: AtomicU32::new(0),
             refused: AtomicBool::new(false),

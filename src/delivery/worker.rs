@@ -60,6 +60,8 @@ pub(super) enum End {
 enum Next {
     /// So many letters may be claimed.
     Claim(u32),
+    /// One may be claimed, when there is a slot again.
+    Paused,
     /// No: the account is at fault, or cannot be read.
     End,
     /// No: the server takes no further session.
@@ -129,6 +131,13 @@ impl Worker {
                         self.put_probe_off(Duration::ZERO).await;
                     }
                 }
+                Next::Paused => {
+                    limit = 1;
+                    if probing && sender.account.parking.is_some() {
+                        self.put_probe_off(self.context.backoff.first).await;
+                        break;
+                    }
+                }
                 Next::End => break,
                 Next::Crowded => {
                     end = End::Crowded;
@@ -173,9 +182,12 @@ impl Worker {
                 error: format!("the password cannot be opened: {error}"),
                 lasting: true,
             };
-            let noted = parking::note(store, &self.lane, &trouble, true, *backoff, rand::random()).await;
-            if let Err(error) = noted {
-                tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
+            // Where it is parked already, this is a probe that failed, or no news.
+            match parking::begin_probe(store, &self.lane, *backoff).await {
+                Ok(probing) => self.note(&trouble, probing).await,
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
+                }
             }
         }
         None
@@ -261,23 +273,10 @@ impl Worker {
                         // No slot, but a session: so much is known.
                         self.end_trouble(sender).await;
                     }
-                    if sender.account.parking.is_some() {
-                        self.put_probe_off(self.context.backoff.first).await;
-                        return Next::End;
-                    }
-                    return Next::Claim(1);
+                    return Next::Paused;
                 }
                 Then::Trouble(trouble) => {
-                    let Context { store, backoff, .. } = &*self.context;
-                    let probing = sender.account.parking.is_some();
-                    let noted =
-                        parking::note(store, &self.lane, &trouble, probing, *backoff, rand::random()).await;
-                    if let Err(error) = noted {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "an account cannot be parked"
-                        );
-                    }
+                    self.note(&trouble, sender.account.parking.is_some()).await;
                     self.hand_back_all(in_hand, Duration::ZERO).await;
                     return Next::End;
                 }
@@ -293,6 +292,15 @@ impl Worker {
             }
         }
         Next::Claim(left)
+    }
+
+    /// Notes what is wrong with the account.
+    async fn note(&self, trouble: &Trouble, probing: bool) {
+        let Context { store, backoff, .. } = &*self.context;
+        let noted = parking::note(store, &self.lane, trouble, probing, *backoff, rand::random()).await;
+        if let Err(error) = noted {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
+        }
     }
 
     /// A probe that tried nothing is made up for so much later.

@@ -23,8 +23,9 @@ pub struct Trouble {
     pub lasting: bool,
 }
 
-/// Notes trouble of an account, `probing` where it is parked already: it is parked, its next probe is put off, or its mail pauses for a moment. `jitter` is a
-/// random number from 0 to 1. Whether it is parked now.
+/// Notes trouble of an account: it is parked, its next probe is put off, or its mail pauses for a moment. `probing` tells
+/// that the trouble was met by a probe; other trouble of a parked account changes nothing. `jitter` is a random number from
+/// 0 to 1.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -35,7 +36,7 @@ pub async fn note(
     probing: bool,
     backoff: Backoff,
     jitter: f64,
-) -> Result<bool, StoreError> {
+) -> Result<(), StoreError> {
     let mut transaction = store.pool.begin().await?;
     // Gone with the account where that was deleted.
     let row = query!(
@@ -51,11 +52,11 @@ pub async fn note(
     )
     .fetch_optional(&mut *transaction)
     .await?;
-    let Some(row) = row else { return Ok(false) };
+    let Some(row) = row else { return Ok(()) };
     let parked_before = row.parking_reason.is_some();
     if parked_before && !probing {
         // Another worker of the account was first; this is no probe that failed.
-        return Ok(true);
+        return Ok(());
     }
     let is_parked = parked_before || trouble.lasting || row.failures >= SEVERAL;
     if is_parked {
@@ -80,7 +81,7 @@ pub async fn note(
     }
     transaction.commit().await?;
     store.changes.recorded(&lane.site, &[]);
-    Ok(is_parked)
+    Ok(())
 }
 
 async fn park(

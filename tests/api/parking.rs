@@ -15,6 +15,7 @@ use postroom::api::proto::{
 };
 use prost_types::FieldMask;
 
+use crate::desk::execute;
 use crate::eventually::eventually;
 use crate::scripted::Server;
 use crate::scripted::ordinary::Behaviour;
@@ -332,4 +333,37 @@ async fn mail_of_a_parked_account_outlives_a_restart() {
         in_state(&postroom, name, State::Sent).await;
     }
     assert_eq!(switch.server.journal().letters.len(), names.len(), "each of them once");
+}
+
+/// A flipped bit in the sealed password: nobody logs in with it, and its mail waits for a new one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_password_that_cannot_be_opened_parks_until_there_is_a_new_one() {
+    let server = Behaviour::default().login(USER, OLD).start().await;
+    let postroom = start(NO_PROBE).await;
+    let account = with_login(plain_account(&server, FROM), USER, OLD);
+    let name = postroom.create_account(account).await.name;
+    let logins = |server: &Server| server.journal().commands.iter().filter(|c| c.starts_with("AUTH")).count();
+    let before = logins(&server);
+    let last = "octet_length(sealed_password) - 1";
+    let flipped = format!("set_byte(sealed_password, {last}, get_byte(sealed_password, {last}) # 1)");
+    execute(&postroom, &format!("update accounts set sealed_password = {flipped}")).await;
+    let first = send(&postroom, FROM, 1).await;
+    let told = parked(&postroom, &name).await;
+    assert_eq!(told.reason(), Reason::Configuration, "{told:?}");
+    assert!(told.error.contains("password"), "{told:?}");
+    let second = send(&postroom, FROM, 2).await;
+    for letter in [&first, &second] {
+        let waiting = postroom.message(letter).await;
+        assert_eq!((waiting.state(), waiting.attempts.len()), (State::Queued, 0), "{waiting:?}");
+    }
+    assert_eq!(logins(&server), before, "nobody logs in with what cannot be opened");
+    let auth = PasswordAuth { username: USER.to_owned(), password: OLD.to_owned(), password_set: false };
+    let account = Account { name, auth: Some(Auth::Password(auth)), ..Account::default() };
+    let update_mask = Some(FieldMask { paths: vec!["password".to_owned()] });
+    let request =
+        UpdateAccountRequest { account: Some(account), update_mask, ..UpdateAccountRequest::default() };
+    postroom.accounts().update_account(request).await.expect("a new password");
+    for letter in [first, second] {
+        in_state(&postroom, &letter, State::Sent).await;
+    }
 }

@@ -177,7 +177,8 @@ async fn save_change(
         || password.is_some();
     let unproven = current.check.state != CheckState::Passed && !current.profile.active;
     let proof = if profile.active && (reaches_server || unproven) {
-        let kept = passwords::open(&api.store, site, id).await?;
+        // A new password mends an account whose old one cannot be opened any more.
+        let kept = if password.is_some() { None } else { passwords::open(&api.store, site, id).await? };
         let auth = prove::auth_of(&profile.login, password.as_ref(), kept);
         let subject = Subject { profile: &profile, auth, account: id };
         Some(prove::climb(api, site, settings, subject, test_on_save(settings)).await?)
