@@ -57,8 +57,9 @@ pub(super) trait Followed: Send + Sync + 'static {
     /// The highest position of the site.
     fn last_position(&self) -> impl Future<Output = Result<i64, Problem>> + Send;
 
-    /// Some rows behind this position, oldest first.
-    fn read(&self, behind: i64) -> impl Future<Output = Result<Batch<Self::Item>, Problem>> + Send;
+    /// Some rows behind this position, oldest first; `last` was the highest position just before.
+    fn read(&self, behind: i64, last: i64)
+    -> impl Future<Output = Result<Batch<Self::Item>, Problem>> + Send;
 
     /// The token of a place.
     fn token(&self, place: Place) -> String;
@@ -168,7 +169,7 @@ impl<F: Followed> Follower<F> {
             self.place.time = time;
             return Ok((Vec::new(), false));
         }
-        let Batch { items, last: seen, more } = self.followed.read(self.place.position).await?;
+        let Batch { items, last: seen, more } = self.followed.read(self.place.position, last).await?;
         self.place = match seen {
             Some(seen) if more => seen,
             seen => Place { position: seen.map_or(last, |seen| seen.position.max(last)), time },

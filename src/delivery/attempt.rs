@@ -58,7 +58,7 @@ pub(super) async fn run(
     let chunk = |entries| Chunk {
         site: lane.site.clone(),
         log: LogId::send(sender.account.profile.ownership.origin, lane.account),
-        session,
+        session: Some(session),
         message: Some((message, attempt)),
         entries,
     };

@@ -1,5 +1,5 @@
-//! Housekeeping: mail that waits although its time is over is ended, and what nobody will ask for any more is deleted.
-//! Every server does it; who comes second finds nothing.
+//! Housekeeping: mail that waits although its time is over is ended, logs begin afresh when their period is over, and what
+//! nobody will ask for any more is deleted. Every server does it; who comes second finds nothing.
 
 use std::time::Duration;
 
@@ -8,10 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
-use crate::store::{Store, StoreError, cleaning, closing, settings, sites};
+use crate::store::{Store, StoreError, cleaning, closing, logs, settings, sites};
 
 /// Time between two cleanings.
 const CLEAN: Duration = Duration::from_hours(1);
+/// After so many bytes of logs that were deleted their room is given back.
+const ROOM: u64 = 1024 * 1024;
 /// Sites that are listed at once.
 const SITES: i64 = 1_000;
 /// Letters that are ended in one transaction.
@@ -33,7 +35,7 @@ pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) 
             _ = sweeps.tick() => Work::Sweep,
             _ = cleanings.tick() => Work::Clean,
         };
-        let done = stop.run_until_cancelled(through_sites(&store, work)).await;
+        let done = stop.run_until_cancelled(do_it(&store, work)).await;
         if let Some(Err(error)) = done {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -46,10 +48,28 @@ pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) 
 
 #[derive(Clone, Copy, Debug)]
 enum Work {
-    /// Ends mail whose time is over.
+    /// Ends mail whose time is over, and deletes what logs held before they began afresh.
     Sweep,
     /// Deletes what is old.
     Clean,
+}
+
+async fn do_it(store: &Store, work: Work) -> Result<(), StoreError> {
+    through_sites(store, work).await?;
+    drop_leavings(store).await
+}
+
+/// Deletes what logs held before they began afresh.
+async fn drop_leavings(store: &Store) -> Result<(), StoreError> {
+    let mut bytes = 0;
+    for site in logs::sites_with_leavings(store).await? {
+        bytes += logs::drop_leavings(store, &site).await?;
+    }
+    if bytes >= ROOM {
+        logs::give_room_back(store).await?;
+        tracing::info!(bytes, "what logs held before they began afresh was deleted");
+    }
+    Ok(())
 }
 
 async fn through_sites(store: &Store, work: Work) -> Result<(), StoreError> {
@@ -83,7 +103,9 @@ async fn sweep(store: &Store, site: &SiteId, settings: &StoredSettings) -> Resul
 }
 
 async fn clean(store: &Store, site: &SiteId, settings: &StoredSettings) -> Result<(), StoreError> {
-    let deleted = cleaning::clean(store, site, settings.message_retention(), store.clock().now()).await?;
+    let now = store.clock().now();
+    logs::restart_due(store, site, now).await?;
+    let deleted = cleaning::clean(store, site, settings.message_retention(), now).await?;
     if deleted > 0 {
         tracing::info!(%site, deleted, "letters were deleted after their retention");
     }

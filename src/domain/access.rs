@@ -56,7 +56,7 @@ impl Role {
     pub const fn grants(self, right: Right) -> bool {
         match self {
             Self::Admin => true,
-            Self::Operator => !matches!(right, Right::ManageSites),
+            Self::Operator => !matches!(right, Right::ManageSites | Right::ReadAudit),
             Self::Sender => {
                 matches!(
                     right,
@@ -93,8 +93,12 @@ pub enum Right {
     ReadMessages,
     /// Read the content of letters.
     ReadContent,
-    /// Read logs.
+    /// Read logs, but for the log `audit`.
     ReadLogs,
+    /// Clear logs, but for the log `audit`.
+    ClearLogs,
+    /// Read and clear the log `audit`.
+    ReadAudit,
 }
 
 /// What a key reaches.
@@ -187,6 +191,12 @@ mod tests {
             (Role::Sender, Right::ReadLogs, false),
             (Role::Sender, Right::ManageAccounts, false),
             (Role::Auditor, Right::ReadLogs, true),
+            (Role::Auditor, Right::ClearLogs, false),
+            (Role::Auditor, Right::ReadAudit, false),
+            (Role::Operator, Right::ReadLogs, true),
+            (Role::Operator, Right::ClearLogs, true),
+            (Role::Operator, Right::ReadAudit, false),
+            (Role::Admin, Right::ReadAudit, true),
             (Role::Auditor, Right::ReadContent, false),
             (Role::Auditor, Right::Send, false),
             (Role::Auditor, Right::ReadAccounts, false),

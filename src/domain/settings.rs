@@ -5,6 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 use super::log::LogLevel;
+use super::log::rotation::RewritePeriod;
 use super::site::SiteId;
 
 /// `connection_timeout` where the site sets none.
@@ -20,6 +21,11 @@ pub const MAX_RETRY_INTERVAL: Duration = Duration::from_hours(720);
 /// Hours, or half an hour for the first, between the attempts where the site sets none: five days, as RFC 5321 4.5.4.1
 /// asks for.
 const DEFAULT_RETRY_MINUTES: [u64; 9] = [30, 60, 120, 240, 480, 960, 1440, 1440, 1440];
+
+/// Size in MiB past which a log begins afresh where the site sets none.
+pub const DEFAULT_LOG_MAX_SIZE_MIB: u32 = 10;
+/// Largest `log_max_size_mib`: a TiB.
+pub const MAX_LOG_MAX_SIZE_MIB: u32 = 1024 * 1024;
 
 /// Most letters of one account sent in one go, where the site sets nothing.
 pub const DEFAULT_MESSAGES_PER_BATCH: u32 = 100;
@@ -72,6 +78,10 @@ pub struct StoredSettings {
     pub save_logs: Option<bool>,
     /// How much of a dialogue is kept.
     pub log_level: Option<LogLevel>,
+    /// After how long a log begins afresh.
+    pub log_rewrite_period: Option<RewritePeriod>,
+    /// Size in MiB past which a log begins afresh; 0 for no limit.
+    pub log_max_size_mib: Option<u32>,
     /// Waits between attempts.
     pub retry_intervals: Option<Vec<Duration>>,
     /// Letters of one account sent in one go.
@@ -148,6 +158,18 @@ impl StoredSettings {
         self.log_level.unwrap_or_default()
     }
 
+    /// After how long a log begins afresh, counted from the last change of its account.
+    #[must_use]
+    pub fn log_rewrite_period(&self) -> RewritePeriod {
+        self.log_rewrite_period.unwrap_or_default()
+    }
+
+    /// Size in MiB past which a log begins afresh; 0 for no limit.
+    #[must_use]
+    pub fn log_max_size_mib(&self) -> u32 {
+        self.log_max_size_mib.unwrap_or(DEFAULT_LOG_MAX_SIZE_MIB)
+    }
+
     /// Whether the same counts with these settings as with others, defaults being written out or not.
     #[must_use]
     pub fn counts_like(&self, other: &Self) -> bool {
@@ -165,6 +187,8 @@ impl StoredSettings {
             connection_timeout: Some(self.connection_timeout()),
             save_logs: Some(self.save_logs()),
             log_level: Some(self.log_level()),
+            log_rewrite_period: Some(self.log_rewrite_period()),
+            log_max_size_mib: Some(self.log_max_size_mib()),
             retry_intervals: Some(self.retry_intervals()),
             max_messages_per_batch: Some(self.max_messages_per_batch()),
             min_batch_interval: Some(self.min_batch_interval()),

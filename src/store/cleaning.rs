@@ -6,7 +6,7 @@ use sqlx::query;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, logs};
 use crate::domain::site::SiteId;
 
 /// Rows that are looked at in one statement.
@@ -21,9 +21,13 @@ const SECONDS_KEPT: Duration = Duration::from_mins(5);
 const CODES_KEPT: Duration = Duration::from_hours(24);
 /// How long requests are kept that created an account which is gone (API 2).
 const REQUESTS_KEPT: Duration = Duration::from_hours(7 * 24);
+/// How long it is told that the logs of a deleted account are gone.
+const DELETED_LOGS_KEPT: Duration = Duration::from_hours(7 * 24);
+/// How long entries of the log `audit` are kept.
+const AUDIT_KEPT: Duration = Duration::from_hours(365 * 24);
 
 /// Deletes what of a site is over at `now`: letters that have been final for longer than `retention`, with all that
-/// belongs to them; events, usage, codes and requests. How many letters.
+/// belongs to them; events, usage, codes and requests; what is old of logs. How many letters.
 ///
 /// # Errors
 /// When the database does not answer; what was deleted until then stays so.
@@ -35,6 +39,7 @@ pub async fn clean(
 ) -> Result<u64, StoreError> {
     let count = letters(store, site, now - retention).await?;
     events(store, site, now - EVENTS_KEPT).await?;
+    logs::forget(store, site, now - DELETED_LOGS_KEPT, now - AUDIT_KEPT).await?;
     query!(
         "delete from lane_usage
          where site_id = $1

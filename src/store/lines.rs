@@ -19,7 +19,30 @@ const fn kind_letter(kind: EntryKind) -> char {
         EntryKind::Server => 'S',
         EntryKind::Connection => 'N',
         EntryKind::Data => 'D',
+        EntryKind::Audit => 'A',
     }
+}
+
+/// A chunk has at most so many entries, and is full when its texts have so many bytes: so that a reader can be given a
+/// few chunks at once whatever they hold.
+const MAX_ENTRIES: usize = 256;
+const FULL_BYTES: usize = 16 * 1024;
+
+/// The entries cut into chunks.
+pub(super) fn pieces(entries: &[Entry]) -> Vec<&[Entry]> {
+    let mut pieces = Vec::new();
+    let (mut first, mut bytes) = (0, 0);
+    for (number, entry) in entries.iter().enumerate() {
+        bytes += entry.text.len();
+        if bytes >= FULL_BYTES || number + 1 - first == MAX_ENTRIES {
+            pieces.push(&entries[first..=number]);
+            (first, bytes) = (number + 1, 0);
+        }
+    }
+    if first < entries.len() {
+        pieces.push(&entries[first..]);
+    }
+    pieces
 }
 
 /// One line an entry: microseconds since the first, letter of the kind, text. Entries have no line feeds of their own;
@@ -54,6 +77,7 @@ pub(super) fn decode(lines: &str, first: OffsetDateTime) -> Result<Vec<Entry>, S
             "S" => EntryKind::Server,
             "N" => EntryKind::Connection,
             "D" => EntryKind::Data,
+            "A" => EntryKind::Audit,
             _ => return None,
         };
         let time = first + Duration::microseconds(microseconds.parse().ok()?);
@@ -67,12 +91,19 @@ mod tests {
     use proptest::prelude::*;
     use time::{Duration, OffsetDateTime};
 
-    use super::{Entry, EntryKind, bounds, decode, encode};
+    use super::{Entry, EntryKind, FULL_BYTES, MAX_ENTRIES, bounds, decode, encode, pieces};
 
     proptest! {
         #[test]
         fn chunks_come_back_as_they_were(texts in prop::collection::vec(("[^\n\0]{0,40}", 0_i64..10_000_000), 1..20)) {
-            let kinds = [EntryKind::Error, EntryKind::Client, EntryKind::Server, EntryKind::Connection, EntryKind::Data];
+            let kinds = [
+                EntryKind::Error,
+                EntryKind::Client,
+                EntryKind::Server,
+                EntryKind::Connection,
+                EntryKind::Data,
+                EntryKind::Audit,
+            ];
             let entries: Vec<Entry> = texts
                 .into_iter()
                 .zip(kinds.into_iter().cycle())
@@ -85,5 +116,24 @@ mod tests {
             let (first, _) = bounds(&entries).expect("at least one");
             prop_assert_eq!(decode(&encode(&entries, first), first).expect("readable"), entries);
         }
+    }
+
+    #[test]
+    fn what_is_too_much_for_one_chunk_becomes_several() {
+        let entries = |sizes: &[usize]| -> Vec<Entry> {
+            let entry = |size: &usize| Entry {
+                time: OffsetDateTime::UNIX_EPOCH,
+                kind: EntryKind::Server,
+                text: "x".repeat(*size),
+            };
+            sizes.iter().map(entry).collect()
+        };
+        let lengths = |sizes: &[usize]| -> Vec<usize> {
+            pieces(&entries(sizes)).into_iter().map(<[Entry]>::len).collect()
+        };
+        assert!(lengths(&[]).is_empty());
+        assert_eq!(lengths(&[1; MAX_ENTRIES]), [MAX_ENTRIES]);
+        assert_eq!(lengths(&[1; MAX_ENTRIES + 1]), [MAX_ENTRIES, 1]);
+        assert_eq!(lengths(&[FULL_BYTES, 1, FULL_BYTES - 1, 1]), [1, 2, 1]);
     }
 }

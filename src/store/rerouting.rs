@@ -72,7 +72,7 @@ async fn delete_once(
         .execute(&mut *transaction)
         .await?;
     let failed = reroute(&mut transaction, site, priority, waiting).await?;
-    logs::drop_logs(&mut transaction, site, account).await?;
+    logs::restart_deleted(&mut transaction, site, account, store.clock().now()).await?;
     transaction.commit().await?;
     store.changes.recorded(site, &failed);
     Ok(Deleted::Deleted)

@@ -7,6 +7,7 @@ use time::OffsetDateTime;
 
 use super::{Store, StoreError};
 use crate::domain::log::LogLevel;
+use crate::domain::log::rotation::RewritePeriod;
 use crate::domain::settings::{AccountPriority, OnUncertain, Settings, StoredSettings};
 use crate::domain::site::SiteId;
 
@@ -19,6 +20,8 @@ struct SettingsRow {
     connection_timeout_ms: Option<i64>,
     save_logs: Option<bool>,
     log_level: Option<String>,
+    log_rewrite_period: Option<String>,
+    log_max_size_mib: Option<i32>,
     retry_intervals_ms: Option<Vec<i64>>,
     max_messages_per_batch: Option<i32>,
     min_batch_interval_ms: Option<i64>,
@@ -40,6 +43,8 @@ impl SettingsRow {
             connection_timeout_ms,
             save_logs,
             log_level,
+            log_rewrite_period,
+            log_max_size_mib,
             retry_intervals_ms,
             max_messages_per_batch,
             min_batch_interval_ms,
@@ -58,6 +63,8 @@ impl SettingsRow {
             connection_timeout: connection_timeout_ms.map(duration).transpose()?,
             save_logs,
             log_level: log_level.as_deref().map(level).transpose()?,
+            log_rewrite_period: log_rewrite_period.as_deref().map(period).transpose()?,
+            log_max_size_mib: log_max_size_mib.map(count).transpose()?,
             retry_intervals: retry_intervals_ms
                 .map(|intervals| intervals.into_iter().map(duration).collect())
                 .transpose()?,
@@ -79,8 +86,8 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
     query_as!(
         SettingsRow,
         "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
-                connection_timeout_ms, save_logs, log_level, retry_intervals_ms, max_messages_per_batch,
-                min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time
+                connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
+                max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time
          from settings
          where site_id = $1",
         site.as_str(),
@@ -106,6 +113,8 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         connection_timeout,
         save_logs,
         log_level,
+        log_rewrite_period,
+        log_max_size_mib,
         retry_intervals,
         max_messages_per_batch,
         min_batch_interval,
@@ -133,13 +142,15 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
              send_in_parts = $14,
              on_uncertain = $15,
              message_retention_ms = $16,
+             log_rewrite_period = $17,
+             log_max_size_mib = $18,
              version = version + 1,
              update_time = now()
          where site_id = $1
            and version = $2
          returning enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
-                   connection_timeout_ms, save_logs, log_level, retry_intervals_ms, max_messages_per_batch,
-                   min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time",
+                   connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
+                   max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time",
         site.as_str(),
         version,
         *enabled,
@@ -156,6 +167,8 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         *send_in_parts,
         on_uncertain.map(uncertainty_name),
         message_retention.map(milliseconds),
+        log_rewrite_period.map(RewritePeriod::name),
+        log_max_size_mib.map(|size| i32::try_from(size).unwrap_or(i32::MAX)),
     )
     .fetch_optional(&mut *transaction)
     .await?;
@@ -182,6 +195,10 @@ fn duration(milliseconds: i64) -> Result<Duration, StoreError> {
 
 fn count(stored: i32) -> Result<u32, StoreError> {
     u32::try_from(stored).map_err(|_| StoreError::Corrupt("count"))
+}
+
+fn period(name: &str) -> Result<RewritePeriod, StoreError> {
+    RewritePeriod::from_name(name).ok_or(StoreError::Corrupt("log_rewrite_period"))
 }
 
 fn uncertainty(name: &str) -> Result<OnUncertain, StoreError> {

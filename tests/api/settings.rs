@@ -5,7 +5,7 @@ use std::time::Duration;
 use postroom::api::proto::message::State;
 use postroom::api::proto::{
     Account, AccountPriority, DeleteAccountRequest, GetSettingsRequest, ListAccountsRequest, LogLevel,
-    OnUncertain, SendMessageRequest, Settings, UpdateAccountRequest, UpdateSettingsRequest,
+    LogRewritePeriod, OnUncertain, SendMessageRequest, Settings, UpdateAccountRequest, UpdateSettingsRequest,
 };
 use prost_types::FieldMask;
 use tonic::{Code, Status};
@@ -38,6 +38,8 @@ async fn settings_begin_as_the_contract_says() {
     assert_eq!(settings.connection_timeout, Some(seconds(10)));
     assert_eq!(settings.save_logs, Some(true));
     assert_eq!(settings.log_level, Some(LogLevel::ClientServer.into()));
+    assert_eq!(settings.log_rewrite_period, Some(LogRewritePeriod::Day.into()));
+    assert_eq!(settings.log_max_size_mib, Some(10));
     let hours: Vec<i64> = settings.retry_intervals.iter().map(|interval| interval.seconds / 1_800).collect();
     assert_eq!(hours, [1, 2, 4, 8, 16, 32, 48, 48, 48]);
     assert_eq!(settings.max_messages_per_batch, Some(100));
@@ -79,6 +81,8 @@ async fn a_mask_decides_what_changes() {
         connection_timeout: Some(seconds(77)),
         save_logs: Some(false),
         log_level: Some(LogLevel::Client.into()),
+        log_rewrite_period: Some(LogRewritePeriod::Month.into()),
+        log_max_size_mib: Some(0),
         retry_intervals: vec![seconds(1_800), seconds(7_200)],
         max_messages_per_batch: Some(7),
         min_batch_interval: Some(prost_types::Duration { seconds: 90, nanos: 5_000_000 }),
@@ -105,6 +109,8 @@ async fn a_mask_decides_what_changes() {
         "connection_timeout",
         "save_logs",
         "log_level",
+        "log_rewrite_period",
+        "log_max_size_mib",
         "retry_intervals",
         "max_messages_per_batch",
         "min_batch_interval",
@@ -174,6 +180,8 @@ async fn each_field_has_its_range() {
         message_retention: Some(prost_types::Duration { seconds, nanos }),
         ..Settings::default()
     };
+    let period = |choice| Settings { log_rewrite_period: Some(choice), ..Settings::default() };
+    let log_size = |mib| Settings { log_max_size_mib: Some(mib), ..Settings::default() };
     let uncertain = |choice| Settings { on_uncertain: Some(choice), ..Settings::default() };
     for right in [
         timeout(1, 0),
@@ -188,6 +196,10 @@ async fn each_field_has_its_range() {
         retention(3_153_600_000, 0),
         uncertain(0),
         uncertain(2),
+        period(0),
+        period(4),
+        log_size(0),
+        log_size(1_048_576),
     ] {
         update(&postroom, right.clone(), &[])
             .await
@@ -211,6 +223,9 @@ async fn each_field_has_its_range() {
         (intervals(&[1_800, 2_592_001]), "settings.retry_intervals[1]"),
         (intervals(&[1_800, 1_800, -5]), "settings.retry_intervals[2]"),
         (intervals(&[1_800; 33]), "settings.retry_intervals"),
+        (period(5), "settings.log_rewrite_period"),
+        (period(-1), "settings.log_rewrite_period"),
+        (log_size(1_048_577), "settings.log_max_size_mib"),
         (level(99), "settings.log_level"),
         (level(-1), "settings.log_level"),
         (batch(0), "settings.max_messages_per_batch"),

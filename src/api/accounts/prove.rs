@@ -98,7 +98,7 @@ pub(super) async fn climb(
     let chunk = (settings.save_logs() && !entries.is_empty()).then(|| Chunk {
         site: site.clone(),
         log: LogId::check(profile.ownership.origin, account),
-        session: Uuid::now_v7(),
+        session: Some(Uuid::now_v7()),
         message: None,
         entries,
     });

@@ -2,22 +2,21 @@
 
 use crate::api::fields;
 use crate::api::proto::log_entry::Kind as ProtoKind;
-use crate::api::proto::{Log as ProtoLog, LogEntry as ProtoEntry};
+use crate::api::proto::restart::Cause;
+use crate::api::proto::{Log as ProtoLog, LogEntry as ProtoEntry, Restart as ProtoRestart};
 use crate::domain::account::{Origin, account_name};
-use crate::domain::log::{Chunk, Entry, EntryKind, Log};
+use crate::domain::log::rotation::{Restart, RestartCause};
+use crate::domain::log::{Chunk, Entry, EntryKind, Log, LogId};
 use crate::domain::site::SiteId;
 
 /// A log as it is answered.
 pub(super) fn log(site: &SiteId, log: Log) -> ProtoLog {
     let Log { id, owner, size_bytes, update_time } = log;
-    let mut tags = vec![id.kind.tag().to_owned()];
+    let mut tags = vec![id.tag().to_owned()];
     tags.extend(owner.as_ref().and_then(|owner| origin_tag(owner.origin)).map(str::to_owned));
     let (sender_name, sender_email) =
         owner.map(|owner| (owner.sender_name, owner.sender_email)).unwrap_or_default();
-    let account = match id.account {
-        0 => String::new(),
-        account => account_name(site, account),
-    };
+    let account = id.account().map(|account| account_name(site, account)).unwrap_or_default();
     ProtoLog {
         name: format!("{}/logs/{id}", site.name()),
         file_name: id.file_name(),
@@ -39,9 +38,31 @@ pub(super) fn entry(chunk: &Chunk, entry: &Entry) -> ProtoEntry {
         time: Some(fields::to_timestamp(*time)),
         kind: kind_to_proto(*kind).into(),
         text: text.clone(),
-        session: chunk.session.to_string(),
+        session: chunk.session.map(|session| session.to_string()).unwrap_or_default(),
         message: chunk.message.map(|(id, _)| format!("{site}/messages/{id}")).unwrap_or_default(),
         attempt: chunk.message.map_or(0, |(_, attempt)| attempt),
+    }
+}
+
+/// Bytes of an entry's texts.
+pub(super) fn text_bytes(entry: &ProtoEntry) -> usize {
+    entry.log.len() + entry.text.len() + entry.session.len() + entry.message.len()
+}
+
+/// A restart as it is answered.
+pub(super) fn restart(site: &SiteId, log: LogId, restart: Restart) -> ProtoRestart {
+    let Restart { cause, time } = restart;
+    let cause = match cause {
+        RestartCause::Period => Cause::Period,
+        RestartCause::Size => Cause::Size,
+        RestartCause::AccountChanged => Cause::AccountChanged,
+        RestartCause::AccountDeleted => Cause::AccountDeleted,
+        RestartCause::Cleared => Cause::Cleared,
+    };
+    ProtoRestart {
+        log: format!("{}/logs/{log}", site.name()),
+        cause: cause.into(),
+        time: Some(fields::to_timestamp(time)),
     }
 }
 
@@ -61,6 +82,7 @@ const fn kind_to_proto(kind: EntryKind) -> ProtoKind {
         EntryKind::Server => ProtoKind::Server,
         EntryKind::Connection => ProtoKind::Connection,
         EntryKind::Data => ProtoKind::Data,
+        EntryKind::Audit => ProtoKind::Audit,
     }
 }
 
@@ -73,5 +95,6 @@ pub(super) fn kind_from_proto(kind: i32) -> Option<EntryKind> {
         ProtoKind::Server => Some(EntryKind::Server),
         ProtoKind::Connection => Some(EntryKind::Connection),
         ProtoKind::Data => Some(EntryKind::Data),
+        ProtoKind::Audit => Some(EntryKind::Audit),
     }
 }

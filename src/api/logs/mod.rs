@@ -1,30 +1,27 @@
-//! `LogsService`: transcripts, stored and live.
+//! `LogsService`: logs, stored and live.
 
 mod convert;
+mod download;
+mod entries;
 mod tail;
 
 use std::sync::Arc;
 
-use prost::Message as _;
 use tonic::{Request, Response, Status};
-use uuid::Uuid;
 
-use super::Api;
-use super::fields::{self, Violations};
+use super::fields;
 use super::page::{self, Tokens};
 use super::proto::logs_service_server::LogsService;
 use super::proto::{
-    ListLogEntriesRequest, ListLogEntriesResponse, ListLogsRequest, ListLogsResponse, LogEntry as ProtoEntry,
-    TailLogEntriesRequest,
+    ClearLogRequest, ClearLogResponse, DownloadLogRequest, ListLogEntriesRequest, ListLogEntriesResponse,
+    ListLogsRequest, ListLogsResponse, TailLogEntriesRequest,
 };
+use super::{Api, to_the_end};
 use crate::domain::access::Right;
 use crate::domain::error::Problem;
-use crate::domain::log::{Entry, EntryKind, LogId};
+use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
-use crate::store::logs::{self, ChunkFilter};
-
-/// Chunks read at once.
-const CHUNKS: i64 = 64;
+use crate::store::logs;
 
 /// `LogsService` over the API.
 pub(super) struct Service(pub(super) Arc<Api>);
@@ -36,7 +33,8 @@ impl LogsService for Service {
         request: Request<ListLogsRequest>,
     ) -> Result<Response<ListLogsResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Right::ReadLogs, named).await?;
+        let (credentials, site) = self.0.admit(request.metadata(), Right::ReadLogs, named).await?;
+        let audit = credentials.caller.may(Right::ReadAudit, Some(&site)).is_ok();
         let ListLogsRequest { parent, page_size, page_token, account } = request.into_inner();
         let size = page::size(page_size)?;
         let store = &self.0.store;
@@ -46,7 +44,8 @@ impl LogsService for Service {
             .then(|| fields::within(&site, "account", &account, fields::account))
             .transpose()?;
         let limit = page::limit(size);
-        let mut found = logs::list(store, &site, account, &after, limit).await.map_err(Problem::from)?;
+        let mut found =
+            logs::list(store, &site, account, audit, &after, limit).await.map_err(Problem::from)?;
         let next_page_token =
             page::cut(&mut found, size).map(|last| tokens.make(&last.id.to_string())).unwrap_or_default();
         let logs = found.into_iter().map(|log| convert::log(&site, log)).collect();
@@ -58,24 +57,8 @@ impl LogsService for Service {
         request: Request<ListLogEntriesRequest>,
     ) -> Result<Response<ListLogEntriesResponse>, Status> {
         let named = fields::log("name", &request.get_ref().name);
-        let (site, log) = self.0.authorise(request.metadata(), Right::ReadLogs, named).await?;
-        let mut request = request.into_inner();
-        let size = page::size(request.page_size)?;
-        let page_token = std::mem::take(&mut request.page_token);
-        request.page_size = 0;
-        // What is left of the request is what the token is bound to.
-        let bound = request.encode_to_vec();
-        let tokens = Tokens::new(self.0.store.vault(), "log entries page", &[&bound]);
-        let start = tokens.page(&page_token)?.and_then(|place| Place::parse(&place)).unwrap_or_default();
-        let name = request.name.clone();
-        let filter = EntryFilter::parse(&site, log, request)?;
-        let exists = logs::exists(&self.0.store, &site, log).await.map_err(Problem::from)?;
-        if !exists {
-            return Err(Problem::not_found(name).into());
-        }
-        let (entries, next) = self.entries(&site, &filter, start, size).await?;
-        let next_page_token = next.map(|place| tokens.make(&place.to_string())).unwrap_or_default();
-        Ok(Response::new(ListLogEntriesResponse { entries, next_page_token }))
+        let (site, log) = self.0.authorise(request.metadata(), right_to_read(&named), named).await?;
+        Ok(Response::new(entries::list(&self.0, &site, log, request.into_inner()).await?))
     }
 
     type TailLogEntriesStream = tail::EntryStream;
@@ -85,108 +68,49 @@ impl LogsService for Service {
         request: Request<TailLogEntriesRequest>,
     ) -> Result<Response<Self::TailLogEntriesStream>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (credentials, site) = self.0.admit(request.metadata(), Right::ReadLogs, named).await?;
+        let right = tail::right(&request.get_ref().logs);
+        let (credentials, site) = self.0.admit(request.metadata(), right, named).await?;
         let stream = tail::start(&self.0, credentials, site, request.into_inner()).await?;
         Ok(Response::new(stream))
     }
-}
 
-impl Service {
-    /// Up to `size` entries from a place on, and the place of the next one.
-    async fn entries(
+    type DownloadLogStream = download::TextStream;
+
+    async fn download_log(
         &self,
-        site: &SiteId,
-        filter: &EntryFilter,
-        start: Place,
-        size: usize,
-    ) -> Result<(Vec<ProtoEntry>, Option<Place>), Problem> {
-        let mut entries = Vec::new();
-        let mut place = start;
-        loop {
-            let chunks = logs::read(&self.0.store, site, &filter.chunks, place.position, CHUNKS).await?;
-            let more = i64::try_from(chunks.len()).unwrap_or(i64::MAX) == CHUNKS;
-            for stored in chunks {
-                let skip = if stored.position == place.position { place.entry } else { 0 };
-                for (index, entry) in stored.chunk.entries.iter().enumerate().skip(skip) {
-                    if !filter.keeps(entry) {
-                        continue;
-                    }
-                    if entries.len() == size {
-                        return Ok((entries, Some(Place { position: stored.position, entry: index })));
-                    }
-                    entries.push(convert::entry(&stored.chunk, entry));
-                }
-                place = Place { position: stored.position + 1, entry: 0 };
-            }
-            if !more {
-                return Ok((entries, None));
-            }
-        }
+        request: Request<DownloadLogRequest>,
+    ) -> Result<Response<Self::DownloadLogStream>, Status> {
+        let named = fields::log("name", &request.get_ref().name);
+        let right = right_to_read(&named);
+        let (credentials, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
+        Ok(Response::new(download::start(&self.0, credentials, site, log).await?))
     }
-}
 
-/// An entry's place in a log: its chunk, and its number in it.
-#[derive(Clone, Copy, Default)]
-struct Place {
-    position: i64,
-    entry: usize,
-}
-
-impl Place {
-    fn parse(text: &str) -> Option<Self> {
-        let (position, entry) = text.split_once('.')?;
-        Some(Self { position: position.parse().ok()?, entry: entry.parse().ok()? })
-    }
-}
-
-impl std::fmt::Display for Place {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}.{}", self.position, self.entry)
-    }
-}
-
-/// Which entries to list.
-struct EntryFilter {
-    chunks: ChunkFilter,
-    kinds: Vec<EntryKind>,
-}
-
-impl EntryFilter {
-    fn parse(site: &SiteId, log: LogId, request: ListLogEntriesRequest) -> Result<Self, Problem> {
-        let ListLogEntriesRequest {
-            name: _,
-            page_size: _,
-            page_token: _,
-            kinds,
-            session,
-            message,
-            start_time,
-            end_time,
-        } = request;
-        let mut violations = Violations::default();
-        let mut wanted = Vec::with_capacity(kinds.len());
-        for (index, kind) in kinds.into_iter().enumerate() {
-            let kind = convert::kind_from_proto(kind).ok_or("is not a kind of entry");
-            wanted.extend(violations.take(&format!("kinds[{index}]"), kind));
-        }
-        let session =
-            (!session.is_empty()).then(|| violations.take("session", Uuid::try_parse(&session))).flatten();
-        let message = (!message.is_empty())
-            .then(|| violations.take_parsed(fields::within(site, "message", &message, fields::message)))
-            .flatten();
-        let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
-            value.and_then(|value| violations.take(field, fields::timestamp(value)))
+    async fn clear_log(
+        &self,
+        request: Request<ClearLogRequest>,
+    ) -> Result<Response<ClearLogResponse>, Status> {
+        let named = fields::log("name", &request.get_ref().name);
+        let right = match &named {
+            Ok((_, LogId::Audit)) => Right::ReadAudit,
+            _ => Right::ClearLogs,
         };
-        let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
-        violations.finish()?;
-        let chunks = ChunkFilter { logs: vec![log], message, session, start_time, end_time };
-        Ok(Self { chunks, kinds: wanted })
+        let (site, log) = self.0.authorise(request.metadata(), right, named).await?;
+        let ClearLogRequest { name } = request.into_inner();
+        let api = Arc::clone(&self.0);
+        to_the_end(async move {
+            let found = logs::clear(&api.store, &site, log).await?;
+            found.then_some(()).ok_or_else(|| Problem::not_found(name))
+        })
+        .await?;
+        Ok(Response::new(ClearLogResponse {}))
     }
+}
 
-    fn keeps(&self, entry: &Entry) -> bool {
-        let ChunkFilter { start_time, end_time, .. } = self.chunks;
-        (self.kinds.is_empty() || self.kinds.contains(&entry.kind))
-            && start_time.is_none_or(|start| entry.time >= start)
-            && end_time.is_none_or(|end| entry.time < end)
+/// What reading the log takes that a call names.
+fn right_to_read(named: &Result<(SiteId, LogId), Problem>) -> Right {
+    match named {
+        Ok((_, LogId::Audit)) => Right::ReadAudit,
+        _ => Right::ReadLogs,
     }
 }

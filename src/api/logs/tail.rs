@@ -11,7 +11,10 @@ use crate::api::fields::{self, Violations};
 use crate::api::follow::{self, Batch, Followed, Place, Responses};
 use crate::api::page::Tokens;
 use crate::api::proto::tail_log_entries_request::Start;
-use crate::api::proto::{LogEntry as ProtoEntry, TailLogEntriesRequest, TailLogEntriesResponse};
+use crate::api::proto::{
+    LogEntry as ProtoEntry, Restart as ProtoRestart, TailLogEntriesRequest, TailLogEntriesResponse,
+};
+use crate::domain::access::Right;
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
@@ -25,9 +28,17 @@ pub(super) type EntryStream = Responses<TailLogEntriesResponse>;
 const MAX_LOGS: usize = 100;
 /// Most entries of history.
 const MAX_HISTORY: i32 = 1_000;
-/// Chunks sent in one response; with the content of letters a chunk has up to about 100 KiB, so that what a stream
-/// holds stays below 1 MiB.
+/// Chunks read at once; one has up to about 32 KiB.
 const CHUNKS: i64 = 8;
+/// A response is full with so many bytes in memory: one waits for the reader, one is being made, and one is on its way, so
+/// that what a stream holds stays below 1 MiB.
+const RESPONSE_BYTES: usize = 64 * 1024;
+
+/// What a tail of these logs takes; none = all but the log `audit`.
+pub(super) fn right(logs: &[String]) -> Right {
+    let is_audit = |name: &String| matches!(fields::log("logs", name), Ok((_, LogId::Audit)));
+    if logs.iter().any(is_audit) { Right::ReadAudit } else { Right::ReadLogs }
+}
 
 /// Starts a tail.
 ///
@@ -58,7 +69,7 @@ pub(super) async fn start(
     let mut place = Place { position: 0, time: api.store.clock().now() };
     let mut first = Vec::new();
     match start {
-        Some(Beginning::Token(token)) => place.position = tail.read_token(&token)?,
+        Some(Beginning::Token(token)) => place.position = tail.resume(&token).await?,
         Some(Beginning::Time(time)) => {
             tail.filter.start_time = time;
             tail.start_time = time;
@@ -123,40 +134,75 @@ struct Tail {
     start_time: Option<OffsetDateTime>,
 }
 
+/// What a tail tells.
+enum Told {
+    Entry(ProtoEntry),
+    Restart(ProtoRestart),
+}
+
 impl Followed for Tail {
-    type Item = ProtoEntry;
+    type Item = Told;
     type Response = TailLogEntriesResponse;
 
     async fn last_position(&self) -> Result<i64, Problem> {
         Ok(logs::last_position(&self.store, &self.site).await?)
     }
 
-    async fn read(&self, behind: i64) -> Result<Batch<ProtoEntry>, Problem> {
-        let chunks = logs::read(&self.store, &self.site, &self.filter, behind + 1, CHUNKS).await?;
+    async fn read(&self, behind: i64, last: i64) -> Result<Batch<Told>, Problem> {
+        let mut chunks = logs::read(&self.store, &self.site, &self.filter, behind + 1, CHUNKS).await?;
+        let read = chunks.len();
+        let (mut told, mut bytes, mut fitting) = (Vec::new(), 0, 0);
+        for stored in &chunks {
+            if bytes >= RESPONSE_BYTES {
+                break;
+            }
+            fitting += 1;
+            for entry in self.entries(stored) {
+                bytes += size_of::<ProtoEntry>() + convert::text_bytes(&entry);
+                told.push(Told::Entry(entry));
+            }
+        }
+        chunks.truncate(fitting);
+        let more = fitting < read || i64::try_from(read).unwrap_or(i64::MAX) == CHUNKS;
+        let reached = match chunks.last() {
+            Some(seen) if more => seen.position,
+            seen => seen.map_or(last, |seen| seen.position.max(last)),
+        };
+        // Asked after the chunks: what of them is of before a restart was read before it happened, and that restart then
+        // lies behind `reached`.
+        let restarts = logs::restarts(&self.store, &self.site, &self.filter, behind, reached).await?;
+        let wanted = restarts.into_iter().filter(|(_, restart)| self.is_wanted(restart.time));
+        told.extend(wanted.map(|(log, restart)| Told::Restart(convert::restart(&self.site, log, restart))));
         let place = |stored: &StoredChunk| {
             let time = stored.chunk.entries.first().map_or(OffsetDateTime::UNIX_EPOCH, |entry| entry.time);
             Place { position: stored.position, time }
         };
-        Ok(Batch {
-            items: self.entries(&chunks),
-            last: chunks.last().map(place),
-            more: i64::try_from(chunks.len()).unwrap_or(i64::MAX) == CHUNKS,
-        })
+        Ok(Batch { items: told, last: chunks.last().map(place), more })
     }
 
-    /// The position alone: transcripts are kept by size and time of their log, not by their own age.
+    /// The position, and the start that was asked for: logs are kept by size and time of their own, not by the time of
+    /// their entries.
     fn token(&self, Place { position, time: _ }: Place) -> String {
-        self.tokens().make(&position.to_string())
+        let start =
+            self.start_time.map(|start| format!("/{}", start.unix_timestamp_nanos())).unwrap_or_default();
+        self.tokens().make(&format!("{position}{start}"))
     }
 
-    fn response(&self, entries: Vec<ProtoEntry>, resume_token: String) -> TailLogEntriesResponse {
-        TailLogEntriesResponse { entries, resume_token }
+    fn response(&self, told: Vec<Told>, resume_token: String) -> TailLogEntriesResponse {
+        let (mut entries, mut restarts) = (Vec::with_capacity(told.len()), Vec::new());
+        for told in told {
+            match told {
+                Told::Entry(entry) => entries.push(entry),
+                Told::Restart(restart) => restarts.push(restart),
+            }
+        }
+        TailLogEntriesResponse { entries, resume_token, restarts }
     }
 }
 
 impl Tail {
     /// The last entries up to the position, oldest first.
-    async fn history(&self, mut upto: i64, count: usize) -> Result<Vec<ProtoEntry>, Problem> {
+    async fn history(&self, mut upto: i64, count: usize) -> Result<Vec<Told>, Problem> {
         let mut newest_first: Vec<ProtoEntry> = Vec::new();
         while newest_first.len() < count {
             let chunks = logs::read_back(&self.store, &self.site, &self.filter, upto, CHUNKS).await?;
@@ -169,22 +215,32 @@ impl Tail {
             }
         }
         newest_first.truncate(count);
-        newest_first.reverse();
-        Ok(newest_first)
+        Ok(newest_first.into_iter().rev().map(Told::Entry).collect())
     }
 
-    fn entries(&self, chunks: &[StoredChunk]) -> Vec<ProtoEntry> {
-        let of_chunk = |stored: &StoredChunk| -> Vec<ProtoEntry> {
-            let wanted =
-                stored.chunk.entries.iter().filter(|e| self.start_time.is_none_or(|start| e.time >= start));
-            wanted.map(|entry| convert::entry(&stored.chunk, entry)).collect()
+    /// What is told of a chunk.
+    fn entries(&self, stored: &StoredChunk) -> impl Iterator<Item = ProtoEntry> {
+        let wanted = stored.chunk.entries.iter().filter(|entry| self.is_wanted(entry.time));
+        wanted.map(|entry| convert::entry(&stored.chunk, entry))
+    }
+
+    fn is_wanted(&self, time: OffsetDateTime) -> bool {
+        self.start_time.is_none_or(|start| time >= start)
+    }
+
+    /// Goes on from a token.
+    async fn resume(&mut self, token: &str) -> Result<i64, Problem> {
+        let place = self.tokens().read(token).ok_or_else(follow::token_expired)?;
+        let (position, start) = match place.split_once('/') {
+            Some((position, start)) => (position, start.parse().ok()),
+            None => (place.as_str(), None),
         };
-        chunks.iter().flat_map(of_chunk).collect()
-    }
-
-    fn read_token(&self, token: &str) -> Result<i64, Problem> {
-        let position = self.tokens().read(token).and_then(|position| position.parse().ok());
-        position.ok_or_else(follow::token_expired)
+        let position = position.parse().map_err(|_| follow::token_expired())?;
+        self.start_time = start.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok());
+        self.filter.start_time = self.start_time;
+        // A place behind the last one is of another life of the database.
+        let known = logs::horizon(&self.store, &self.site).await?..=self.last_position().await?;
+        if known.contains(&position) { Ok(position) } else { Err(follow::token_expired()) }
     }
 
     fn tokens(&self) -> Tokens<'_> {

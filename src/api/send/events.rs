@@ -102,7 +102,7 @@ impl Followed for Watch {
         Ok(events::last_position(&self.store, &self.site).await?)
     }
 
-    async fn read(&self, behind: i64) -> Result<Batch<ProtoEvent>, Problem> {
+    async fn read(&self, behind: i64, _last: i64) -> Result<Batch<ProtoEvent>, Problem> {
         let rows = events::read(&self.store, &self.site, &self.filter, behind + 1, ROWS).await?;
         let last = rows.last().map(|row| Place { position: row.position, time: row.time });
         let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) == ROWS;

@@ -5,14 +5,11 @@ use std::time::Duration;
 
 use super::convert;
 use crate::api::fields::{self, Violations};
-use crate::api::proto::{
-    AccountPriority as ProtoPriority, LogLevel as ProtoLogLevel, OnUncertain as ProtoUncertain,
-    Settings as ProtoSettings,
-};
+use crate::api::proto::Settings as ProtoSettings;
 use crate::domain::error::Problem;
 use crate::domain::settings::{
-    CONNECTION_TIMEOUT_RANGE, MAX_BATCH_INTERVAL, MAX_RETRY_INTERVAL, MAX_RETRY_INTERVALS,
-    MESSAGE_RETENTION_RANGE, MESSAGES_PER_BATCH_RANGE, StoredSettings,
+    CONNECTION_TIMEOUT_RANGE, MAX_BATCH_INTERVAL, MAX_LOG_MAX_SIZE_MIB, MAX_RETRY_INTERVAL,
+    MAX_RETRY_INTERVALS, MESSAGE_RETENTION_RANGE, MESSAGES_PER_BATCH_RANGE, StoredSettings,
 };
 
 /// A change of settings: what is wanted, and of which fields.
@@ -38,6 +35,8 @@ impl SettingsChange {
             connection_timeout,
             save_logs,
             log_level,
+            log_rewrite_period,
+            log_max_size_mib,
             retry_intervals,
             max_messages_per_batch,
             min_batch_interval,
@@ -56,6 +55,8 @@ impl SettingsChange {
             ("connection_timeout", connection_timeout.is_some()),
             ("save_logs", save_logs.is_some()),
             ("log_level", log_level.is_some()),
+            ("log_rewrite_period", log_rewrite_period.is_some()),
+            ("log_max_size_mib", log_max_size_mib.is_some()),
             ("retry_intervals", !retry_intervals.is_empty()),
             ("max_messages_per_batch", max_messages_per_batch.is_some()),
             ("min_batch_interval", min_batch_interval.is_some()),
@@ -87,38 +88,34 @@ impl SettingsChange {
             let count = Some(count).filter(|count| MESSAGES_PER_BATCH_RANGE.contains(count));
             violations.take("settings.max_messages_per_batch", count.ok_or("must be 1 to 10000"))
         });
-        let uncertain = ProtoUncertain::try_from(on_uncertain.unwrap_or_default());
-        let uncertain = violations
-            .take("settings.on_uncertain", uncertain.map_err(|_| "is not a way to treat uncertain letters"));
-        let level = ProtoLogLevel::try_from(log_level.unwrap_or_default()).map_err(|_| "is not a log level");
-        let priority = ProtoPriority::try_from(account_priority.unwrap_or_default());
-        let priority =
-            violations.take("settings.account_priority", priority.map_err(|_| "is not a priority"));
+        let log_size = log_max_size_mib.and_then(|size| {
+            let size = Some(size).filter(|size| *size <= MAX_LOG_MAX_SIZE_MIB);
+            violations.take("settings.log_max_size_mib", size.ok_or("must be 0 to 1048576"))
+        });
+        let uncertain =
+            Choice("settings.on_uncertain", on_uncertain, "is not a way to treat uncertain letters");
+        let level = Choice("settings.log_level", log_level, "is not a log level");
+        let period = Choice("settings.log_rewrite_period", log_rewrite_period, "is not a period");
+        let priority = Choice("settings.account_priority", account_priority, "is not a priority");
         let wanted = StoredSettings {
             enabled,
             user_accounts_enabled,
             require_confirmed_sender,
-            account_priority: priority.and_then(convert::priority_from_proto),
+            account_priority: priority.take(convert::priority_from_proto, &mut violations),
             send_test_on_save,
             connection_timeout: timeout,
             save_logs,
-            log_level: violations.take("settings.log_level", level).and_then(convert::level_from_proto),
+            log_level: level.take(convert::level_from_proto, &mut violations),
+            log_rewrite_period: period.take(convert::period_from_proto, &mut violations),
+            log_max_size_mib: log_size,
             retry_intervals: parse_intervals(&retry_intervals, retry_floor, &mut violations),
             max_messages_per_batch: batch,
             min_batch_interval: interval,
             send_in_parts,
-            on_uncertain: uncertain.and_then(convert::uncertainty_from_proto),
+            on_uncertain: uncertain.take(convert::uncertainty_from_proto, &mut violations),
             message_retention: retention,
         };
-        for (index, path) in paths.iter().enumerate() {
-            // An etag may be named: it is compared, not stored.
-            let known =
-                ["*", "etag"].contains(&path.as_str()) || present.iter().any(|(name, _)| name == path);
-            if !known {
-                let description = format!("`{path}` is not a setting that can be changed");
-                violations.add(format!("update_mask.paths[{index}]"), description);
-            }
-        }
+        check_paths(paths, &present, &mut violations);
         violations.finish()?;
         let named = |name: &str| paths.iter().any(|path| path == name || path == "*");
         let changes = |(name, present): (&'static str, bool)| {
@@ -139,6 +136,8 @@ impl SettingsChange {
             connection_timeout,
             save_logs,
             log_level,
+            log_rewrite_period,
+            log_max_size_mib,
             retry_intervals,
             max_messages_per_batch,
             min_batch_interval,
@@ -156,6 +155,8 @@ impl SettingsChange {
                 "connection_timeout" => stored.connection_timeout = connection_timeout,
                 "save_logs" => stored.save_logs = save_logs,
                 "log_level" => stored.log_level = log_level,
+                "log_rewrite_period" => stored.log_rewrite_period = log_rewrite_period,
+                "log_max_size_mib" => stored.log_max_size_mib = log_max_size_mib,
                 "retry_intervals" => stored.retry_intervals.clone_from(&retry_intervals),
                 "max_messages_per_batch" => stored.max_messages_per_batch = max_messages_per_batch,
                 "min_batch_interval" => stored.min_batch_interval = min_batch_interval,
@@ -164,6 +165,33 @@ impl SettingsChange {
                 _ => stored.message_retention = message_retention,
             }
         }
+    }
+}
+
+/// Refuses paths that are none of these fields. An etag may be named: it is compared, not stored.
+fn check_paths(paths: &[String], fields: &[(&'static str, bool)], violations: &mut Violations) {
+    for (index, path) in paths.iter().enumerate() {
+        let known = ["*", "etag"].contains(&path.as_str()) || fields.iter().any(|(name, _)| name == path);
+        if !known {
+            let description = format!("`{path}` is not a setting that can be changed");
+            violations.add(format!("update_mask.paths[{index}]"), description);
+        }
+    }
+}
+
+/// An enum's field, its number, and what is said of a number that means nothing.
+struct Choice(&'static str, Option<i32>, &'static str);
+
+impl Choice {
+    /// What was chosen; `None` for the default.
+    fn take<Proto: TryFrom<i32>, Chosen>(
+        self,
+        convert: impl FnOnce(Proto) -> Option<Chosen>,
+        violations: &mut Violations,
+    ) -> Option<Chosen> {
+        let Self(field, number, rule) = self;
+        let proto = Proto::try_from(number.unwrap_or_default()).map_err(|_| rule);
+        violations.take(field, proto).and_then(convert)
     }
 }
 

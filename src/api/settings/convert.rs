@@ -2,10 +2,11 @@
 
 use crate::api::fields;
 use crate::api::proto::{
-    AccountPriority as ProtoPriority, LogLevel as ProtoLogLevel, OnUncertain as ProtoUncertain,
-    Settings as ProtoSettings, Site as ProtoSite,
+    AccountPriority as ProtoPriority, LogLevel as ProtoLogLevel, LogRewritePeriod as ProtoPeriod,
+    OnUncertain as ProtoUncertain, Settings as ProtoSettings, Site as ProtoSite,
 };
 use crate::domain::log::LogLevel;
+use crate::domain::log::rotation::RewritePeriod;
 use crate::domain::settings::{AccountPriority, OnUncertain, Settings};
 use crate::domain::site::Site;
 
@@ -31,6 +32,8 @@ pub(super) fn settings(settings: &Settings) -> ProtoSettings {
         connection_timeout: Some(fields::to_duration(stored.connection_timeout())),
         save_logs: Some(stored.save_logs()),
         log_level: Some(level_to_proto(stored.log_level()).into()),
+        log_rewrite_period: Some(period_to_proto(stored.log_rewrite_period()).into()),
+        log_max_size_mib: Some(stored.log_max_size_mib()),
         retry_intervals: stored.retry_intervals().into_iter().map(fields::to_duration).collect(),
         max_messages_per_batch: Some(stored.max_messages_per_batch()),
         min_batch_interval: Some(fields::to_duration(stored.min_batch_interval())),
@@ -96,5 +99,25 @@ const fn uncertainty_to_proto(on_uncertain: OnUncertain) -> ProtoUncertain {
     match on_uncertain {
         OnUncertain::Resend => ProtoUncertain::Resend,
         OnUncertain::Hold => ProtoUncertain::Hold,
+    }
+}
+
+/// After how long a log begins afresh; `None` for the default.
+pub(super) const fn period_from_proto(period: ProtoPeriod) -> Option<RewritePeriod> {
+    match period {
+        ProtoPeriod::Unspecified => None,
+        ProtoPeriod::Day => Some(RewritePeriod::Day),
+        ProtoPeriod::Week => Some(RewritePeriod::Week),
+        ProtoPeriod::Month => Some(RewritePeriod::Month),
+        ProtoPeriod::Year => Some(RewritePeriod::Year),
+    }
+}
+
+const fn period_to_proto(period: RewritePeriod) -> ProtoPeriod {
+    match period {
+        RewritePeriod::Day => ProtoPeriod::Day,
+        RewritePeriod::Week => ProtoPeriod::Week,
+        RewritePeriod::Month => ProtoPeriod::Month,
+        RewritePeriod::Year => ProtoPeriod::Year,
     }
 }

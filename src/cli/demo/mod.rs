@@ -279,7 +279,7 @@ fn print_entry(entry: &LogEntry) {
         Kind::Server => "server <-",
         Kind::Error => "error   !",
         Kind::Connection => "connection",
-        Kind::Data | Kind::Unspecified => "data    ",
+        Kind::Data | Kind::Audit | Kind::Unspecified => "data    ",
     };
     println!("      {speaker} {}", entry.text);
 }

@@ -309,7 +309,7 @@ pub async fn replace(
     checks::apply(&mut transaction, site, *id, check).await?;
     // Before the logs: who records transcripts locks the site before its logs, too.
     lanes::resume(&mut transaction, site, *id).await?;
-    logs::drop_logs(&mut transaction, site, *id).await?;
+    logs::restart_changed(&mut transaction, site, *id, store.clock().now()).await?;
     transaction.commit().await?;
     lanes::tell_resumed(store, site, *id);
     Ok(Replaced::Saved)

@@ -1,0 +1,143 @@
+//! `ListLogEntries`: the entries of one log, in pages.
+
+use prost::Message as _;
+use uuid::Uuid;
+
+use super::convert;
+use crate::api::Api;
+use crate::api::fields::{self, Violations};
+use crate::api::page::{self, Tokens};
+use crate::api::proto::{ListLogEntriesRequest, ListLogEntriesResponse, LogEntry as ProtoEntry};
+use crate::domain::error::Problem;
+use crate::domain::log::{Entry, EntryKind, LogId};
+use crate::domain::site::SiteId;
+use crate::store::Store;
+use crate::store::logs::{self, ChunkFilter};
+
+/// Chunks read at once.
+const CHUNKS: i64 = 64;
+
+/// A page of entries.
+///
+/// # Errors
+/// `INVALID_FIELD`, `NOT_FOUND`.
+pub(super) async fn list(
+    api: &Api,
+    site: &SiteId,
+    log: LogId,
+    mut request: ListLogEntriesRequest,
+) -> Result<ListLogEntriesResponse, Problem> {
+    let size = page::size(request.page_size)?;
+    let page_token = std::mem::take(&mut request.page_token);
+    request.page_size = 0;
+    // What is left of the request is what the token is bound to.
+    let bound = request.encode_to_vec();
+    let tokens = Tokens::new(api.store.vault(), "log entries page", &[&bound]);
+    let start = tokens.page(&page_token)?.and_then(|place| Place::parse(&place)).unwrap_or_default();
+    let name = request.name.clone();
+    let filter = EntryFilter::parse(site, log, request)?;
+    if logs::start_position(&api.store, site, log).await?.is_none() {
+        return Err(Problem::not_found(name));
+    }
+    let (entries, next) = read(&api.store, site, &filter, start, size).await?;
+    let next_page_token = next.map(|place| tokens.make(&place.to_string())).unwrap_or_default();
+    Ok(ListLogEntriesResponse { entries, next_page_token })
+}
+
+/// Up to `size` entries from a place on, and the place of the next one.
+async fn read(
+    store: &Store,
+    site: &SiteId,
+    filter: &EntryFilter,
+    start: Place,
+    size: usize,
+) -> Result<(Vec<ProtoEntry>, Option<Place>), Problem> {
+    let mut entries = Vec::new();
+    let mut place = start;
+    loop {
+        let chunks = logs::read(store, site, &filter.chunks, place.position, CHUNKS).await?;
+        let more = i64::try_from(chunks.len()).unwrap_or(i64::MAX) == CHUNKS;
+        for stored in chunks {
+            let skip = if stored.position == place.position { place.entry } else { 0 };
+            for (index, entry) in stored.chunk.entries.iter().enumerate().skip(skip) {
+                if !filter.keeps(entry) {
+                    continue;
+                }
+                if entries.len() == size {
+                    return Ok((entries, Some(Place { position: stored.position, entry: index })));
+                }
+                entries.push(convert::entry(&stored.chunk, entry));
+            }
+            place = Place { position: stored.position + 1, entry: 0 };
+        }
+        if !more {
+            return Ok((entries, None));
+        }
+    }
+}
+
+/// An entry's place in a log: its chunk, and its number in it.
+#[derive(Clone, Copy, Default)]
+struct Place {
+    position: i64,
+    entry: usize,
+}
+
+impl Place {
+    fn parse(text: &str) -> Option<Self> {
+        let (position, entry) = text.split_once('.')?;
+        Some(Self { position: position.parse().ok()?, entry: entry.parse().ok()? })
+    }
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}.{}", self.position, self.entry)
+    }
+}
+
+/// Which entries to list.
+struct EntryFilter {
+    chunks: ChunkFilter,
+    kinds: Vec<EntryKind>,
+}
+
+impl EntryFilter {
+    fn parse(site: &SiteId, log: LogId, request: ListLogEntriesRequest) -> Result<Self, Problem> {
+        let ListLogEntriesRequest {
+            name: _,
+            page_size: _,
+            page_token: _,
+            kinds,
+            session,
+            message,
+            start_time,
+            end_time,
+        } = request;
+        let mut violations = Violations::default();
+        let mut wanted = Vec::with_capacity(kinds.len());
+        for (index, kind) in kinds.into_iter().enumerate() {
+            let kind = convert::kind_from_proto(kind).ok_or("is not a kind of entry");
+            wanted.extend(violations.take(&format!("kinds[{index}]"), kind));
+        }
+        let session =
+            (!session.is_empty()).then(|| violations.take("session", Uuid::try_parse(&session))).flatten();
+        let message = (!message.is_empty())
+            .then(|| violations.take_parsed(fields::within(site, "message", &message, fields::message)))
+            .flatten();
+        let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
+            value.and_then(|value| violations.take(field, fields::timestamp(value)))
+        };
+        let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
+        violations.finish()?;
+        let chunks = ChunkFilter { logs: vec![log], message, session, start_time, end_time };
+        Ok(Self { chunks, kinds: wanted })
+    }
+
+    fn keeps(&self, entry: &Entry) -> bool {
+        let ChunkFilter { start_time, end_time, .. } = self.chunks;
+        (self.kinds.is_empty() || self.kinds.contains(&entry.kind))
+            && start_time.is_none_or(|start| entry.time >= start)
+            && end_time.is_none_or(|end| entry.time < end)
+    }
+}

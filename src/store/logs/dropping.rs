@@ -1,0 +1,153 @@
+//! What logs held before they began afresh is deleted, and its room given back.
+
+use sqlx::{Executor as _, query, query_scalar};
+use time::OffsetDateTime;
+
+use super::super::{Store, StoreError, positions};
+use crate::domain::site::SiteId;
+
+/// Chunks that are deleted in one statement.
+const GROUP: i64 = 1_000;
+
+/// Sites of which something is to be deleted.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn sites_with_leavings(store: &Store) -> Result<Vec<SiteId>, StoreError> {
+    let found = query_scalar!("select distinct site_id from logs where has_leavings order by site_id")
+        .fetch_all(&store.pool)
+        .await?;
+    found.iter().map(|site| SiteId::parse(site).ok_or(StoreError::Corrupt("site id"))).collect()
+}
+
+/// Deletes what logs of a site held before they began afresh; how many bytes of text.
+///
+/// # Errors
+/// When the database does not answer; what was deleted until then stays so.
+pub async fn drop_leavings(store: &Store, site: &SiteId) -> Result<u64, StoreError> {
+    let logs = query!(
+        "select log_id, start_position from logs where site_id = $1 and has_leavings order by log_id",
+        site.as_str(),
+    )
+    .fetch_all(&store.pool)
+    .await?;
+    let mut bytes = 0;
+    for log in logs {
+        loop {
+            let gone = query!(
+                r#"with old as (
+                       select position
+                       from log_chunks
+                       where site_id = $1
+                         and log_id = $2
+                         and position < $3
+                       order by position
+                       limit $4
+                   ), gone as (
+                       delete from log_chunks c
+                       using old
+                       where c.site_id = $1
+                         and c.position = old.position
+                       returning c.size_bytes
+                   )
+                   select count(*) as "count!", coalesce(sum(size_bytes), 0) as "bytes!" from gone"#,
+                site.as_str(),
+                log.log_id,
+                log.start_position,
+                GROUP,
+            )
+            .fetch_one(&store.pool)
+            .await?;
+            bytes += u64::try_from(gone.bytes).unwrap_or_default();
+            if gone.count < GROUP {
+                break;
+            }
+        }
+        // Unless it began afresh again meanwhile.
+        query!(
+            "update logs
+             set has_leavings = false
+             where site_id = $1
+               and log_id = $2
+               and start_position = $3",
+            site.as_str(),
+            log.log_id,
+            log.start_position,
+        )
+        .execute(&store.pool)
+        .await?;
+    }
+    Ok(bytes)
+}
+
+/// Forgets what of a site is older than `end`: logs of accounts that were deleted, and entries of the log `audit`. Places
+/// in the stream of logs that lie before what is forgotten cannot be gone on from.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn forget(
+    store: &Store,
+    site: &SiteId,
+    deleted_before: OffsetDateTime,
+    audit_before: OffsetDateTime,
+) -> Result<(), StoreError> {
+    let mut transaction = store.pool.begin().await?;
+    positions::lock(&mut transaction, site).await?;
+    query!(
+        "with gone as (
+             delete from logs
+             where site_id = $1
+               and restart_cause = 'account_deleted'
+               and restart_time < $2
+               and not has_leavings
+             returning start_position
+         )
+         update sites
+         set log_horizon = greatest(log_horizon, (select max(start_position) from gone))
+         where site_id = $1
+           and exists (select from gone)",
+        site.as_str(),
+        deleted_before,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    query!(
+        "with gone as (
+             delete from log_chunks
+             where site_id = $1
+               and log_id = 'audit'
+               and last_time < $2
+             returning position, size_bytes
+         ), log as (
+             update logs
+             set size_bytes = greatest(logs.size_bytes - (select sum(size_bytes) from gone), 0)
+             where site_id = $1
+               and log_id = 'audit'
+               and exists (select from gone)
+         )
+         update sites
+         set log_horizon = greatest(log_horizon, (select max(position) from gone))
+         where site_id = $1
+           and exists (select from gone)",
+        site.as_str(),
+        audit_before,
+    )
+    .execute(&mut *transaction)
+    .await?;
+    transaction.commit().await?;
+    Ok(())
+}
+
+/// Gives the room of deleted chunks back: at the end of the table to the system, elsewhere to the chunks to come. Does
+/// nothing where somebody else is at it.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn give_room_back(store: &Store) -> Result<(), StoreError> {
+    let mut connection = store.pool.acquire().await?.detach();
+    // As long as it takes: it holds up nobody.
+    connection.execute("set statement_timeout = 0").await?;
+    connection.execute("vacuum (skip_locked) log_chunks").await?;
+    sqlx::Connection::close(connection).await?;
+    Ok(())
+}
