@@ -42,6 +42,8 @@ pub(crate) struct Rig {
     pub(crate) database_url: String,
     /// Clients of it are made over this.
     pub(crate) channel: Authorised,
+    address: String,
+    authorisation: Authorisation,
     shutdown: Shutdown,
     serving: JoinHandle<Result<(), AppError>>,
     _vault_folder: TempDir,
@@ -83,10 +85,15 @@ impl Rig {
             reflection: false,
         };
         let serving = tokio::spawn(app::run(listener, options, shutdown.clone()));
-        let channel = Endpoint::try_from(format!("http://{address}"))?.connect_lazy();
-        let authorization = format!("Bearer {}", std::str::from_utf8(key.expose())?).parse()?;
-        let channel = InterceptedService::new(channel, Authorisation(authorization));
-        Ok(Self { database_url, channel, shutdown, serving, _vault_folder: folder })
+        let authorisation = Authorisation(format!("Bearer {}", std::str::from_utf8(key.expose())?).parse()?);
+        let address = format!("http://{address}");
+        let channel = connect(&address, &authorisation)?;
+        Ok(Self { database_url, channel, address, authorisation, shutdown, serving, _vault_folder: folder })
+    }
+
+    /// A connection of its own.
+    pub(crate) fn connect(&self) -> Result<Authorised, Box<dyn Error>> {
+        connect(&self.address, &self.authorisation)
     }
 
     /// Stops it in order.
@@ -97,4 +104,9 @@ impl Rig {
         serving.await??;
         Ok(())
     }
+}
+
+fn connect(address: &str, authorisation: &Authorisation) -> Result<Authorised, Box<dyn Error>> {
+    let channel = Endpoint::try_from(address.to_owned())?.connect_lazy();
+    Ok(InterceptedService::new(channel, authorisation.clone()))
 }
