@@ -24,8 +24,9 @@ use crate::support::{Options, PATIENCE, Postroom, SITE, letter, plain_account, v
 
 /// Letters sent one by one.
 const LETTERS: u32 = 20;
-/// What a letter may take on average: half of what it takes at least where it is only looked for.
-const EACH: Duration = Duration::from_millis(500);
+/// What a letter may take on average: a tenth of it is usual, a second the least where it is only looked for (but for the
+/// first, which may come just before the look).
+const EACH: Duration = Duration::from_millis(800);
 
 /// A tail of all logs from now on, as soon as there is one.
 async fn tail(postroom: &Postroom) -> Streaming<TailLogEntriesResponse> {
