@@ -9,6 +9,7 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -28,7 +29,7 @@ use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, notices};
 use crate::vault::Vault;
 
 /// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
@@ -194,11 +195,17 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         pulse_stop.cancel();
         served.unwrap_or(Ok(()))
     };
-    let (served, (), ()) = tokio::join!(
+    // A task of its own, on which nothing here depends. It outlives delivery, too: the last outcomes are told.
+    let notices = AbortOnDropHandle::new(tokio::spawn(notices::run(store.clone(), pulse_stop.clone())));
+    let (served, (), (), noticed) = tokio::join!(
         working,
         pulse.run(&store, pulse_stop.clone()),
         report_health(health, pulse.writable(), &shutdown, drain_wait, &pulse_stop),
+        notices,
     );
+    if let Err(error) = noticed {
+        tracing::error!(%error, "word between servers failed");
+    }
     store.close().await;
     Ok(served?)
 }

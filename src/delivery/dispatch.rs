@@ -76,9 +76,10 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             due = context.store.changes().next_due() => {
-                for (lane, other_mail) in due {
+                for (lane, other_mail) in due.lanes {
                     dispatcher.wake(DueLane { lane, other_mail });
                 }
+                due.passed_on.iter().for_each(|lane| dispatcher.take_over(lane));
             }
             Some(lane) = called.recv() => dispatcher.reinforce(lane),
             Some(ended) = dispatcher.running.join_next() => dispatcher.leave(ended),
@@ -114,8 +115,18 @@ impl Dispatcher {
                     self.reinforce(lane);
                 }
             }
-            None if self.left_alone.contains_key(&lane) => {}
+            // Or it is parked: then nobody holds a session, and nobody minds.
+            None if self.left_alone.contains_key(&lane) => self.context.store.changes().pass_on(lane),
             None => self.waiting.add(lane),
+        }
+    }
+
+    /// Wakes an idle worker of the account for mail that another replica has no session for. Who has none either does
+    /// nothing: it would only be passed on again.
+    fn take_over(&self, lane: &Lane) {
+        if let Some(crew) = self.crews.get(lane) {
+            // Other mail it may be; another worker would find no session.
+            let _ = crew.signals.tell(true);
         }
     }
 
@@ -184,6 +195,9 @@ impl Dispatcher {
             crew.workers -= 1;
             if crew.workers == 0 {
                 self.crews.remove(&lane);
+                if end == End::NoConnection {
+                    self.context.store.changes().pass_on(lane);
+                }
             }
         }
     }

@@ -16,6 +16,7 @@ pub mod lanes;
 mod lines;
 pub mod logs;
 pub mod messages;
+pub mod notices;
 pub mod pace;
 pub mod parking;
 pub mod passwords;
@@ -30,6 +31,7 @@ pub mod senders;
 pub mod settings;
 pub mod sites;
 pub mod usable;
+mod word;
 
 use std::ops::RangeInclusive;
 use std::str::FromStr;

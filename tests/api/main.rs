@@ -27,6 +27,7 @@ mod letters_compose;
 mod limits;
 mod logs;
 mod misbehaving;
+mod notices;
 mod ownership;
 mod pacing;
 mod parked;
