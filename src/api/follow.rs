@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
@@ -18,7 +18,7 @@ use super::auth::{Credentials, KEY_CHECK};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
 
-/// Responses that wait for the reader, beside the one being made.
+/// Responses that wait for the reader; the next one is made when it was taken.
 const RESPONSES_IN_FLIGHT: usize = 1;
 /// The table is looked at so often, whatever was heard: other replicas write it, too.
 const POLL: Duration = Duration::from_secs(1);
@@ -41,9 +41,9 @@ pub(super) struct Place {
 pub(super) struct Batch<Item> {
     /// What is told of it.
     pub(super) items: Vec<Item>,
-    /// The place of its last row; `None` where there was no row.
-    pub(super) last: Option<Place>,
-    /// Whether more rows may be there.
+    /// How far it reaches.
+    pub(super) reached: Place,
+    /// Whether there may be more.
     pub(super) more: bool,
 }
 
@@ -54,12 +54,12 @@ pub(super) trait Followed: Send + Sync + 'static {
     /// What a reader is sent.
     type Response: Send + 'static;
 
-    /// The highest position of the site.
-    fn last_position(&self) -> impl Future<Output = Result<i64, Problem>> + Send;
-
-    /// Some rows behind this position, oldest first; `last` was the highest position just before.
-    fn read(&self, behind: i64, last: i64)
-    -> impl Future<Output = Result<Batch<Self::Item>, Problem>> + Send;
+    /// Some of what lies behind this place, as it is at `since` or later, oldest first.
+    fn read(
+        &self,
+        behind: Place,
+        since: Instant,
+    ) -> impl Future<Output = Result<Batch<Self::Item>, Problem>> + Send;
 
     /// The token of a place.
     fn token(&self, place: Place) -> String;
@@ -68,18 +68,18 @@ pub(super) trait Followed: Send + Sync + 'static {
     fn response(&self, items: Vec<Self::Item>, resume_token: String) -> Self::Response;
 }
 
-/// Follows from a place on, after `first` has been told, until the reader leaves, the key ends or the server stops.
+/// Follows from a place on, until the reader leaves, the key ends or the server stops.
 pub(super) fn follow<F: Followed>(
     api: &Arc<Api>,
     credentials: Credentials,
     site: SiteId,
     followed: F,
     place: Place,
-    first: Vec<F::Item>,
 ) -> Responses<F::Response> {
     let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
-    let follower = Follower { api: Arc::clone(api), credentials, site, followed, place };
-    tokio::spawn(follower.run(first, responses).in_current_span());
+    let follower =
+        Follower { api: Arc::clone(api), credentials, site, followed, place, checked: Instant::now() };
+    tokio::spawn(follower.run(responses).in_current_span());
     ReceiverStream::new(stream)
 }
 
@@ -100,80 +100,71 @@ struct Follower<F> {
     site: SiteId,
     followed: F,
     place: Place,
+    /// When the key was looked at last.
+    checked: Instant,
 }
 
 impl<F: Followed> Follower<F> {
-    async fn run(mut self, first: Vec<F::Item>, responses: mpsc::Sender<Result<F::Response, Status>>) {
+    async fn run(mut self, responses: mpsc::Sender<Result<F::Response, Status>>) {
         let stop = self.api.stop.clone();
         let end = tokio::select! {
-            end = self.follow(first, &responses) => end,
+            end = self.follow(&responses) => end,
             () = stop.cancelled() => {
-                Some(shutting_down("resume with the last token, on another replica or soon"))
+                Err(shutting_down("resume with the last token, on another replica or soon"))
             }
         };
-        if let Some(problem) = end {
+        if let Err(problem) = end {
             // Fails only where the reader has left, who then needs no answer.
             let _ = responses.send(Err(problem.into())).await;
         }
     }
 
-    /// Why the stream ends; `None` where the reader has left.
-    async fn follow(
-        &mut self,
-        first: Vec<F::Item>,
-        responses: &mpsc::Sender<Result<F::Response, Status>>,
-    ) -> Option<Problem> {
-        let store = self.api.store.clone();
-        let mut recorded = store.changes().watch(&self.site);
-        let mut checked = Instant::now();
+    /// Until the reader leaves, or why the stream ends.
+    async fn follow(&mut self, responses: &mpsc::Sender<Result<F::Response, Status>>) -> Result<(), Problem> {
+        let mut recorded = self.api.store.changes().watch(&self.site);
         // The first response comes at once, so that the reader has a token to come back with.
-        let mut unsent = Some(first);
-        let mut heartbeat = Instant::now() + HEARTBEAT;
+        let mut heartbeat = Instant::now();
         loop {
-            recorded.mark_unchanged();
-            if checked.elapsed() >= KEY_CHECK {
-                if let Err(problem) = self.api.authenticator.still_counts(&self.credentials).await {
-                    return Some(problem);
-                }
-                checked = Instant::now();
+            if !self.room(responses).await? {
+                return Ok(());
             }
-            let (items, more) = match self.advance().await {
-                Ok(advanced) => advanced,
-                Err(problem) => return Some(problem),
-            };
-            let due = unsent.is_some() || !items.is_empty() || Instant::now() >= heartbeat;
-            if due {
-                let mut all = unsent.take().unwrap_or_default();
-                all.extend(items);
-                let response = self.followed.response(all, self.followed.token(self.place));
+            recorded.mark_unchanged();
+            let since = Instant::now();
+            let Batch { items, reached, more } = self.followed.read(self.place, since).await?;
+            self.place = reached;
+            if !items.is_empty() || Instant::now() >= heartbeat {
+                let response = self.followed.response(items, self.followed.token(reached));
+                // There is room: nobody else sends.
                 if responses.send(Ok(response)).await.is_err() {
-                    return None;
+                    return Ok(());
                 }
                 heartbeat = Instant::now() + HEARTBEAT;
             }
             if !more {
                 tokio::select! {
-                    () = responses.closed() => return None,
+                    () = responses.closed() => return Ok(()),
                     _ = timeout_at(heartbeat.min(Instant::now() + POLL), recorded.changed()) => {}
                 }
             }
         }
     }
 
-    /// What comes next, and whether there may be more at once.
-    async fn advance(&mut self) -> Result<(Vec<F::Item>, bool), Problem> {
-        let time = self.api.store.clock().now();
-        // Asked for before the rows: whatever is at or below it is seen by the read that follows.
-        let last = self.followed.last_position().await?;
-        if last <= self.place.position {
-            self.place.time = time;
-            return Ok((Vec::new(), false));
+    /// Waits until the response before was taken, so that none is made before; whether the reader is still there.
+    async fn room(&mut self, responses: &mpsc::Sender<Result<F::Response, Status>>) -> Result<bool, Problem> {
+        loop {
+            // Who does not read keeps no key alive.
+            self.check_key().await?;
+            if let Ok(room) = timeout(KEY_CHECK, responses.reserve()).await {
+                return Ok(room.is_ok());
+            }
         }
-        let Batch { items, last: seen, more } = self.followed.read(self.place.position, last).await?;
-        self.place = match seen {
-            Some(seen) if more => seen,
-            seen => Place { position: seen.map_or(last, |seen| seen.position.max(last)), time },
-        };
-        Ok((items, more))
+    }
+
+    async fn check_key(&mut self) -> Result<(), Problem> {
+        if self.checked.elapsed() >= KEY_CHECK {
+            self.api.authenticator.still_counts(&self.credentials).await?;
+            self.checked = Instant::now();
+        }
+        Ok(())
     }
 }

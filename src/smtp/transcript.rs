@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::Notify;
+
 use super::printable;
 use crate::domain::clock::Clock;
 use crate::domain::log::{Entry, EntryKind, LogLevel};
@@ -21,6 +23,8 @@ pub struct Transcript {
     level: LogLevel,
     clock: Clock,
     waiting: Arc<Mutex<Waiting>>,
+    /// Told when something waits where nothing did.
+    arrived: Arc<Notify>,
 }
 
 /// What was recorded and not taken yet.
@@ -36,7 +40,7 @@ impl Transcript {
     /// An empty transcript that keeps what `level` keeps.
     #[must_use]
     pub fn new(level: LogLevel, clock: Clock) -> Self {
-        Self { level, clock, waiting: Arc::default() }
+        Self { level, clock, waiting: Arc::default(), arrived: Arc::default() }
     }
 
     /// Whether entries of this kind are kept; asked before a text is made that nobody would read.
@@ -64,6 +68,16 @@ impl Transcript {
         }
         waiting.bytes += cost;
         waiting.entries.push(Entry { time: self.clock.now(), kind, text });
+        if waiting.entries.len() == 1 {
+            self.arrived.notify_one();
+        }
+    }
+
+    /// Returns as soon as there is something to take; for one who waits at a time.
+    pub async fn waits(&self) {
+        while self.lock().entries.is_empty() {
+            self.arrived.notified().await;
+        }
     }
 
     /// Takes out what was recorded since the last call, oldest first.

@@ -74,6 +74,8 @@ pub struct Store {
     vault: Arc<Vault>,
     clock: Clock,
     changes: Arc<Changes>,
+    /// What was just added to logs that somebody follows.
+    recent: Arc<logs::Recent>,
 }
 
 impl Store {
@@ -93,7 +95,15 @@ impl Store {
                 .connect_lazy_with(options.clone())
         };
         let (calls, delivery, pulse) = (pool(CALL_CONNECTIONS), pool(DELIVERY_CONNECTIONS), pool(0..=1));
-        Ok(Self { pool: calls, delivery, pulse, vault, clock, changes: Arc::default() })
+        Ok(Self {
+            pool: calls,
+            delivery,
+            pulse,
+            vault,
+            clock,
+            changes: Arc::default(),
+            recent: Arc::default(),
+        })
     }
 
     /// The same store over the connections of delivery: however many workers there are, calls find one of their own.

@@ -6,8 +6,9 @@ use crate::api::proto::restart::Cause;
 use crate::api::proto::{Log as ProtoLog, LogEntry as ProtoEntry, Restart as ProtoRestart};
 use crate::domain::account::{Origin, account_name};
 use crate::domain::log::rotation::{Restart, RestartCause};
-use crate::domain::log::{Chunk, Entry, EntryKind, Log, LogId};
+use crate::domain::log::{Chunk, Entry, EntryKind, Log};
 use crate::domain::site::SiteId;
+use crate::store::logs::StoredRestart;
 
 /// A log as it is answered.
 pub(super) fn log(site: &SiteId, log: Log) -> ProtoLog {
@@ -44,14 +45,9 @@ pub(super) fn entry(chunk: &Chunk, entry: &Entry) -> ProtoEntry {
     }
 }
 
-/// Bytes of an entry's texts.
-pub(super) fn text_bytes(entry: &ProtoEntry) -> usize {
-    entry.log.len() + entry.text.len() + entry.session.len() + entry.message.len()
-}
-
 /// A restart as it is answered.
-pub(super) fn restart(site: &SiteId, log: LogId, restart: Restart) -> ProtoRestart {
-    let Restart { cause, time } = restart;
+pub(super) fn restart(site: &SiteId, stored: &StoredRestart) -> ProtoRestart {
+    let StoredRestart { position: _, log, restart: Restart { cause, time } } = *stored;
     let cause = match cause {
         RestartCause::Period => Cause::Period,
         RestartCause::Size => Cause::Size,

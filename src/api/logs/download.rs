@@ -19,8 +19,8 @@ use crate::store::logs::{self, ChunkFilter};
 /// A stream of responses.
 pub(super) type TextStream = ReceiverStream<Result<DownloadLogResponse, Status>>;
 
-/// Chunks sent in one response; one has up to about 32 KiB.
-const CHUNKS: i64 = 8;
+/// Chunks sent in one response; with their sizes a response has up to about 300 KiB.
+const CHUNKS: i64 = 512;
 /// Responses that wait for the reader, beside the one being made.
 const RESPONSES_IN_FLIGHT: usize = 1;
 

@@ -56,7 +56,9 @@ async fn read(
     let mut place = start;
     loop {
         let chunks = logs::read(store, site, &filter.chunks, place.position, CHUNKS).await?;
-        let more = i64::try_from(chunks.len()).unwrap_or(i64::MAX) == CHUNKS;
+        if chunks.is_empty() {
+            return Ok((entries, None));
+        }
         for stored in chunks {
             let skip = if stored.position == place.position { place.entry } else { 0 };
             for (index, entry) in stored.chunk.entries.iter().enumerate().skip(skip) {
@@ -69,9 +71,6 @@ async fn read(
                 entries.push(convert::entry(&stored.chunk, entry));
             }
             place = Place { position: stored.position + 1, entry: 0 };
-        }
-        if !more {
-            return Ok((entries, None));
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use super::convert;
 use crate::api::Api;
@@ -19,7 +20,7 @@ use crate::domain::error::Problem;
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
 use crate::store::Store;
-use crate::store::logs::{self, ChunkFilter, StoredChunk};
+use crate::store::logs::{self, ChunkFilter, Follower, Part, StoredChunk};
 
 /// A stream of responses.
 pub(super) type EntryStream = Responses<TailLogEntriesResponse>;
@@ -28,11 +29,13 @@ pub(super) type EntryStream = Responses<TailLogEntriesResponse>;
 const MAX_LOGS: usize = 100;
 /// Most entries of history.
 const MAX_HISTORY: i32 = 1_000;
-/// Chunks read at once; one has up to about 32 KiB.
-const CHUNKS: i64 = 8;
-/// A response is full with so many bytes in memory: one waits for the reader, one is being made, and one is on its way, so
-/// that what a stream holds stays below 1 MiB.
-const RESPONSE_BYTES: usize = 64 * 1024;
+/// Chunks of history read at once.
+const CHUNKS: i64 = 64;
+/// A response is full with so many bytes in memory, and with what the last chunk has beyond. One waits for the reader and one
+/// is on its way, so that what a stream holds stays below 1 MiB.
+const RESPONSE_BYTES: usize = 384 * 1024;
+/// What an entry of a response takes beside its text: its names and the message itself.
+const ENTRY_BYTES: usize = 320;
 
 /// What a tail of these logs takes; none = all but the log `audit`.
 pub(super) fn right(logs: &[String]) -> Right {
@@ -53,7 +56,7 @@ pub(super) async fn start(
     let TailLogEntriesRequest { parent: _, logs, account, message, start, history } = request;
     let bound = [site.as_str(), &logs.join(" "), &account, &message].map(|part| part.as_bytes().to_vec());
     let mut violations = Violations::default();
-    let filter = parse_filter(&site, &logs, &account, &message, &mut violations);
+    let mut filter = parse_filter(&site, &logs, &account, &message, &mut violations);
     let history = match usize::try_from(history) {
         Ok(1..) if start.is_some() => Err("must not be set together with a start"),
         Ok(count) if history <= MAX_HISTORY => Ok(count),
@@ -65,21 +68,34 @@ pub(super) async fn start(
         Start::StartTime(time) => Beginning::Time(violations.take("start_time", fields::timestamp(time))),
     });
     violations.finish()?;
-    let mut tail = Tail { store: api.store.clone(), site: site.clone(), filter, bound, start_time: None };
-    let mut place = Place { position: 0, time: api.store.clock().now() };
-    let mut first = Vec::new();
-    match start {
-        Some(Beginning::Token(token)) => place.position = tail.resume(&token).await?,
+    let store = &api.store;
+    let mut history_start = None;
+    let position = match start {
+        Some(Beginning::Token(token)) => {
+            let (position, start_time) = resume(store, &site, &tokens(store, &bound), &token).await?;
+            filter.start_time = start_time;
+            position
+        }
         Some(Beginning::Time(time)) => {
-            tail.filter.start_time = time;
-            tail.start_time = time;
+            filter.start_time = time;
+            0
         }
         None => {
-            place.position = tail.last_position().await?;
-            first = tail.history(place.position, history).await?;
+            let last = logs::last_position(store, &site).await?;
+            history_start = find_history(store, &site, &filter, last, history).await?;
+            history_start.map_or(last, |start| start.chunk - 1)
         }
-    }
-    Ok(follow::follow(api, credentials, site, tail, place, first))
+    };
+    let tail = Tail {
+        store: store.clone(),
+        site: site.clone(),
+        start_time: filter.start_time,
+        follower: Follower::new(store, &site, filter),
+        history_start,
+        bound,
+    };
+    let place = Place { position, time: store.clock().now() };
+    Ok(follow::follow(api, credentials, site, tail, place))
 }
 
 /// Where a tail begins, if not now; a time is missing where it is none.
@@ -127,11 +143,12 @@ fn parse_filter(
 struct Tail {
     store: Store,
     site: SiteId,
-    filter: ChunkFilter,
+    follower: Follower,
     /// What resume tokens are bound to.
     bound: [Vec<u8>; 4],
     /// Entries before it are left out.
     start_time: Option<OffsetDateTime>,
+    history_start: Option<HistoryStart>,
 }
 
 /// What a tail tells.
@@ -144,40 +161,23 @@ impl Followed for Tail {
     type Item = Told;
     type Response = TailLogEntriesResponse;
 
-    async fn last_position(&self) -> Result<i64, Problem> {
-        Ok(logs::last_position(&self.store, &self.site).await?)
-    }
-
-    async fn read(&self, behind: i64, last: i64) -> Result<Batch<Told>, Problem> {
-        let mut chunks = logs::read(&self.store, &self.site, &self.filter, behind + 1, CHUNKS).await?;
-        let read = chunks.len();
-        let (mut told, mut bytes, mut fitting) = (Vec::new(), 0, 0);
-        for stored in &chunks {
-            if bytes >= RESPONSE_BYTES {
-                break;
-            }
-            fitting += 1;
-            for entry in self.entries(stored) {
-                bytes += size_of::<ProtoEntry>() + convert::text_bytes(&entry);
-                told.push(Told::Entry(entry));
-            }
-        }
-        chunks.truncate(fitting);
-        let more = fitting < read || i64::try_from(read).unwrap_or(i64::MAX) == CHUNKS;
-        let reached = match chunks.last() {
-            Some(seen) if more => seen.position,
-            seen => seen.map_or(last, |seen| seen.position.max(last)),
+    async fn read(&self, behind: Place, since: Instant) -> Result<Batch<Told>, Problem> {
+        let mut bytes = 0;
+        let takes = |stored: &StoredChunk| {
+            let has_room = bytes < RESPONSE_BYTES;
+            bytes += stored.chunk.entries.iter().map(|entry| ENTRY_BYTES + entry.text.len()).sum::<usize>();
+            has_room
         };
-        // Asked after the chunks: what of them is of before a restart was read before it happened, and that restart then
-        // lies behind `reached`.
-        let restarts = logs::restarts(&self.store, &self.site, &self.filter, behind, reached).await?;
-        let wanted = restarts.into_iter().filter(|(_, restart)| self.is_wanted(restart.time));
-        told.extend(wanted.map(|(log, restart)| Told::Restart(convert::restart(&self.site, log, restart))));
-        let place = |stored: &StoredChunk| {
-            let time = stored.chunk.entries.first().map_or(OffsetDateTime::UNIX_EPOCH, |entry| entry.time);
-            Place { position: stored.position, time }
-        };
-        Ok(Batch { items: told, last: chunks.last().map(place), more })
+        let Part { chunks, restarts, reached, more } =
+            self.follower.next(behind.position, since.into_std(), takes).await?;
+        let news = self.history_start.map_or(0, |start| start.last);
+        let restarts = restarts.into_iter();
+        let restarts =
+            restarts.filter(|stored| stored.position > news && self.is_wanted(stored.restart.time));
+        let restarts = restarts.map(|stored| Told::Restart(convert::restart(&self.site, &stored)));
+        let entries = chunks.iter().flat_map(|stored| self.entries(stored)).map(Told::Entry);
+        let items = restarts.chain(entries).collect();
+        Ok(Batch { items, reached: Place { position: reached, ..behind }, more })
     }
 
     /// The position, and the start that was asked for: logs are kept by size and time of their own, not by the time of
@@ -185,7 +185,7 @@ impl Followed for Tail {
     fn token(&self, Place { position, time: _ }: Place) -> String {
         let start =
             self.start_time.map(|start| format!("/{}", start.unix_timestamp_nanos())).unwrap_or_default();
-        self.tokens().make(&format!("{position}{start}"))
+        tokens(&self.store, &self.bound).make(&format!("{position}{start}"))
     }
 
     fn response(&self, told: Vec<Told>, resume_token: String) -> TailLogEntriesResponse {
@@ -201,50 +201,77 @@ impl Followed for Tail {
 }
 
 impl Tail {
-    /// The last entries up to the position, oldest first.
-    async fn history(&self, mut upto: i64, count: usize) -> Result<Vec<Told>, Problem> {
-        let mut newest_first: Vec<ProtoEntry> = Vec::new();
-        while newest_first.len() < count {
-            let chunks = logs::read_back(&self.store, &self.site, &self.filter, upto, CHUNKS).await?;
-            let Some(oldest) = chunks.last() else { break };
-            upto = oldest.position - 1;
-            for stored in &chunks {
-                newest_first.extend(
-                    stored.chunk.entries.iter().rev().map(|entry| convert::entry(&stored.chunk, entry)),
-                );
-            }
-        }
-        newest_first.truncate(count);
-        Ok(newest_first.into_iter().rev().map(Told::Entry).collect())
-    }
-
     /// What is told of a chunk.
     fn entries(&self, stored: &StoredChunk) -> impl Iterator<Item = ProtoEntry> {
-        let wanted = stored.chunk.entries.iter().filter(|entry| self.is_wanted(entry.time));
+        let start = self.history_start.filter(|start| start.chunk == stored.position);
+        let skipped = start.map_or(0, |start| start.skipped);
+        let wanted = stored.chunk.entries.iter().skip(skipped).filter(|entry| self.is_wanted(entry.time));
         wanted.map(|entry| convert::entry(&stored.chunk, entry))
     }
 
     fn is_wanted(&self, time: OffsetDateTime) -> bool {
         self.start_time.is_none_or(|start| time >= start)
     }
+}
 
-    /// Goes on from a token.
-    async fn resume(&mut self, token: &str) -> Result<i64, Problem> {
-        let place = self.tokens().read(token).ok_or_else(follow::token_expired)?;
-        let (position, start) = match place.split_once('/') {
-            Some((position, start)) => (position, start.parse().ok()),
-            None => (place.as_str(), None),
-        };
-        let position = position.parse().map_err(|_| follow::token_expired())?;
-        self.start_time = start.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok());
-        self.filter.start_time = self.start_time;
-        // A place behind the last one is of another life of the database.
-        let known = logs::horizon(&self.store, &self.site).await?..=self.last_position().await?;
-        if known.contains(&position) { Ok(position) } else { Err(follow::token_expired()) }
-    }
+/// Tokens of tails with these arguments.
+fn tokens<'a>(store: &'a Store, bound: &[Vec<u8>; 4]) -> Tokens<'a> {
+    Tokens::new(store.vault(), "log tail", &bound.each_ref().map(Vec::as_slice))
+}
 
-    fn tokens(&self) -> Tokens<'_> {
-        let bound = self.bound.each_ref().map(Vec::as_slice);
-        Tokens::new(self.store.vault(), "log tail", &bound)
+/// The position and the start time of a token.
+async fn resume(
+    store: &Store,
+    site: &SiteId,
+    tokens: &Tokens<'_>,
+    token: &str,
+) -> Result<(i64, Option<OffsetDateTime>), Problem> {
+    let place = tokens.read(token).ok_or_else(follow::token_expired)?;
+    let (position, start) = match place.split_once('/') {
+        Some((position, start)) => (position, start.parse().ok()),
+        None => (place.as_str(), None),
+    };
+    let position = position.parse().map_err(|_| follow::token_expired())?;
+    // A place behind the last one is of another life of the database.
+    let known = logs::horizon(store, site).await?..=logs::last_position(store, site).await?;
+    if !known.contains(&position) {
+        return Err(follow::token_expired());
     }
+    Ok((position, start.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())))
+}
+
+/// Where a tail with history begins: it is told from there on, in parts, as whatever follows.
+#[derive(Clone, Copy)]
+struct HistoryStart {
+    /// The position of its first chunk.
+    chunk: i64,
+    /// Entries of that chunk that are left out.
+    skipped: usize,
+    /// The last position of before: restarts up to there are no news.
+    last: i64,
+}
+
+/// Where the last `count` entries up to the position `last` begin; `None` where there is none.
+async fn find_history(
+    store: &Store,
+    site: &SiteId,
+    filter: &ChunkFilter,
+    last: i64,
+    count: usize,
+) -> Result<Option<HistoryStart>, Problem> {
+    let (mut upto, mut missing, mut start) = (last, count, None);
+    while missing > 0 {
+        let chunks = logs::read_back(store, site, filter, upto, CHUNKS).await?;
+        let Some(oldest) = chunks.last() else { break };
+        upto = oldest.position - 1;
+        for stored in &chunks {
+            if missing == 0 {
+                break;
+            }
+            let skipped = stored.chunk.entries.len().saturating_sub(missing);
+            missing = missing.saturating_sub(stored.chunk.entries.len());
+            start = Some(HistoryStart { chunk: stored.position, skipped, last });
+        }
+    }
+    Ok(start)
 }

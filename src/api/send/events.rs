@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use time::OffsetDateTime;
+use tokio::time::Instant;
 use tonic::Request;
 use uuid::Uuid;
 
@@ -63,9 +64,9 @@ pub(super) async fn start(
     let place = match (token, watch.filter.start_time) {
         (Some(token), _) => watch.read_token(&token, now)?,
         (None, Some(_)) => Place { position: 0, time: now },
-        (None, None) => Place { position: watch.last_position().await?, time: now },
+        (None, None) => Place { position: events::last_position(&watch.store, &site).await?, time: now },
     };
-    Ok(follow::follow(api, credentials, site, watch, place, Vec::new()))
+    Ok(follow::follow(api, credentials, site, watch, place))
 }
 
 /// Which events a stream is about.
@@ -98,20 +99,25 @@ impl Followed for Watch {
     type Item = ProtoEvent;
     type Response = WatchEventsResponse;
 
-    async fn last_position(&self) -> Result<i64, Problem> {
-        Ok(events::last_position(&self.store, &self.site).await?)
-    }
-
-    async fn read(&self, behind: i64, _last: i64) -> Result<Batch<ProtoEvent>, Problem> {
-        let rows = events::read(&self.store, &self.site, &self.filter, behind + 1, ROWS).await?;
-        let last = rows.last().map(|row| Place { position: row.position, time: row.time });
+    async fn read(&self, behind: Place, _since: Instant) -> Result<Batch<ProtoEvent>, Problem> {
+        let time = self.store.clock().now();
+        // Asked for before the rows: whatever is at or below it is seen by the read that follows.
+        let last = events::last_position(&self.store, &self.site).await?;
+        if last <= behind.position {
+            return Ok(Batch { items: Vec::new(), reached: Place { time, ..behind }, more: false });
+        }
+        let rows = events::read(&self.store, &self.site, &self.filter, behind.position + 1, ROWS).await?;
         let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) == ROWS;
+        let reached = match rows.last() {
+            Some(row) if more => Place { position: row.position, time: row.time },
+            row => Place { position: row.map_or(last, |row| row.position.max(last)), time },
+        };
         let mut items = Vec::new();
         for StoredEvents { position: _, time, events } in rows {
             let wanted = events.into_iter().filter(|event| self.filter.fits(event));
             items.extend(wanted.map(|event| to_proto(&self.site, time, event)));
         }
-        Ok(Batch { items, last, more })
+        Ok(Batch { items, reached, more })
     }
 
     fn token(&self, place: Place) -> String {

@@ -82,6 +82,15 @@ pub struct Chunk {
     pub entries: Vec<Entry>,
 }
 
+impl Chunk {
+    /// About what it takes in memory.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let entry = |entry: &Entry| size_of::<Entry>() + entry.text.len();
+        size_of::<Self>() + self.entries.iter().map(entry).sum::<usize>()
+    }
+}
+
 /// A log with what is known of it.
 #[derive(Clone, Debug)]
 pub struct Log {

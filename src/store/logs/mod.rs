@@ -2,6 +2,7 @@
 //! nobody sees it any more, and the cleaner deletes it.
 
 mod dropping;
+mod following;
 mod reading;
 mod restarting;
 mod writing;
@@ -10,7 +11,8 @@ use sqlx::{PgConnection, query, query_scalar};
 use time::OffsetDateTime;
 
 pub use self::dropping::{drop_leavings, forget, give_room_back, sites_with_leavings};
-pub use self::reading::{ChunkFilter, StoredChunk, horizon, last_position, read, read_back, restarts};
+pub use self::following::{Follower, Part, Recent};
+pub use self::reading::{ChunkFilter, StoredChunk, StoredRestart, horizon, last_position, read, read_back};
 pub use self::restarting::{clear, restart_due};
 pub(super) use self::restarting::{restart_changed, restart_deleted};
 pub use self::writing::record;

@@ -87,7 +87,11 @@ impl ChunkRow {
     }
 }
 
-/// Up to `limit` chunks at or behind the position `from`, oldest first.
+/// What is read at once is full with so many bytes of text, and with what the last chunk has beyond.
+const READ_BYTES: i64 = 256 * 1024;
+
+/// Up to `limit` chunks at or behind the position `from`, oldest first; fewer where they are large, but none only where
+/// there is none.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -98,23 +102,50 @@ pub async fn read(
     from: i64,
     limit: i64,
 ) -> Result<Vec<StoredChunk>, StoreError> {
+    read_with(store, site, filter, Audit::WhereNamed, from, limit).await
+}
+
+/// Whether the log `audit` is read where no log is named.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audit {
+    Always,
+    WhereNamed,
+}
+
+/// The same, and of the log `audit` what is told.
+pub(super) async fn read_with(
+    store: &Store,
+    site: &SiteId,
+    filter: &ChunkFilter,
+    audit: Audit,
+    from: i64,
+    limit: i64,
+) -> Result<Vec<StoredChunk>, StoreError> {
     let ChunkFilter { logs, message, session, start_time, end_time } = filter;
     let rows = if logs.is_empty() {
         query_as!(
             ChunkRow,
-            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
-             from log_chunks c
-             join logs l on l.site_id = c.site_id and l.log_id = c.log_id
-             where c.site_id = $1
-               and c.position >= $2
-               and c.position >= l.start_position
-               and c.log_id <> 'audit'
-               and ($3::uuid is null or c.message_id = $3)
-               and ($4::uuid is null or c.session_id = $4)
-               and ($5::timestamptz is null or c.last_time >= $5)
-               and ($6::timestamptz is null or c.first_time < $6)
-             order by c.position
-             limit $7",
+            "select position, log_id, session_id, message_id, attempt, first_time, lines
+             from (
+                 select *, sum(size_bytes) over (order by position) - size_bytes as before
+                 from (
+                     select c.*
+                     from log_chunks c
+                     join logs l on l.site_id = c.site_id and l.log_id = c.log_id
+                     where c.site_id = $1
+                       and c.position >= $2
+                       and c.position >= l.start_position
+                       and ($8 or c.log_id <> 'audit')
+                       and ($3::uuid is null or c.message_id = $3)
+                       and ($4::uuid is null or c.session_id = $4)
+                       and ($5::timestamptz is null or c.last_time >= $5)
+                       and ($6::timestamptz is null or c.first_time < $6)
+                     order by c.position
+                     limit $7
+                 ) next
+             ) measured
+             where before < $9
+             order by position",
             site.as_str(),
             from,
             *message,
@@ -122,6 +153,8 @@ pub async fn read(
             *start_time,
             *end_time,
             limit,
+            audit == Audit::Always,
+            READ_BYTES,
         )
         .fetch_all(&store.pool)
         .await?
@@ -129,25 +162,33 @@ pub async fn read(
         // Log by log, each by its own index: a quiet log of a busy site is not searched for among all the others.
         query_as!(
             ChunkRow,
-            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
-             from logs l
-             cross join lateral (
-                 select *
-                 from log_chunks
-                 where site_id = $1
-                   and log_id = l.log_id
-                   and position >= greatest($2, l.start_position)
-                   and ($4::uuid is null or message_id = $4)
-                   and ($5::uuid is null or session_id = $5)
-                   and ($6::timestamptz is null or last_time >= $6)
-                   and ($7::timestamptz is null or first_time < $7)
-                 order by position
-                 limit $8
-             ) c
-             where l.site_id = $1
-               and l.log_id = any($3)
-             order by c.position
-             limit $8",
+            "select position, log_id, session_id, message_id, attempt, first_time, lines
+             from (
+                 select *, sum(size_bytes) over (order by position) - size_bytes as before
+                 from (
+                     select c.*
+                     from logs l
+                     cross join lateral (
+                         select *
+                         from log_chunks
+                         where site_id = $1
+                           and log_id = l.log_id
+                           and position >= greatest($2, l.start_position)
+                           and ($4::uuid is null or message_id = $4)
+                           and ($5::uuid is null or session_id = $5)
+                           and ($6::timestamptz is null or last_time >= $6)
+                           and ($7::timestamptz is null or first_time < $7)
+                         order by position
+                         limit $8
+                     ) c
+                     where l.site_id = $1
+                       and l.log_id = any($3)
+                     order by c.position
+                     limit $8
+                 ) next
+             ) measured
+             where before < $9
+             order by position",
             site.as_str(),
             from,
             &names(logs),
@@ -156,6 +197,7 @@ pub async fn read(
             *start_time,
             *end_time,
             limit,
+            READ_BYTES,
         )
         .fetch_all(&store.pool)
         .await?
@@ -163,7 +205,8 @@ pub async fn read(
     rows.into_iter().map(|row| row.into_chunk(site)).collect()
 }
 
-/// The last `limit` chunks at or below the position `upto`, newest first; by their logs and their letter.
+/// The last `limit` chunks at or below the position `upto`, newest first, by their logs and their letter; fewer where they
+/// are large, but none only where there is none.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -178,48 +221,66 @@ pub async fn read_back(
     let rows = if logs.is_empty() {
         query_as!(
             ChunkRow,
-            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
-             from log_chunks c
-             join logs l on l.site_id = c.site_id and l.log_id = c.log_id
-             where c.site_id = $1
-               and c.position <= $2
-               and c.position >= l.start_position
-               and c.log_id <> 'audit'
-               and ($3::uuid is null or c.message_id = $3)
-             order by c.position desc
-             limit $4",
+            "select position, log_id, session_id, message_id, attempt, first_time, lines
+             from (
+                 select *, sum(size_bytes) over (order by position desc) - size_bytes as before
+                 from (
+                     select c.*
+                     from log_chunks c
+                     join logs l on l.site_id = c.site_id and l.log_id = c.log_id
+                     where c.site_id = $1
+                       and c.position <= $2
+                       and c.position >= l.start_position
+                       and c.log_id <> 'audit'
+                       and ($3::uuid is null or c.message_id = $3)
+                     order by c.position desc
+                     limit $4
+                 ) last
+             ) measured
+             where before < $5
+             order by position desc",
             site.as_str(),
             upto,
             *message,
             limit,
+            READ_BYTES,
         )
         .fetch_all(&store.pool)
         .await?
     } else {
         query_as!(
             ChunkRow,
-            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
-             from logs l
-             cross join lateral (
-                 select *
-                 from log_chunks
-                 where site_id = $1
-                   and log_id = l.log_id
-                   and position <= $2
-                   and position >= l.start_position
-                   and ($4::uuid is null or message_id = $4)
-                 order by position desc
-                 limit $5
-             ) c
-             where l.site_id = $1
-               and l.log_id = any($3)
-             order by c.position desc
-             limit $5",
+            "select position, log_id, session_id, message_id, attempt, first_time, lines
+             from (
+                 select *, sum(size_bytes) over (order by position desc) - size_bytes as before
+                 from (
+                     select c.*
+                     from logs l
+                     cross join lateral (
+                         select *
+                         from log_chunks
+                         where site_id = $1
+                           and log_id = l.log_id
+                           and position <= $2
+                           and position >= l.start_position
+                           and ($4::uuid is null or message_id = $4)
+                         order by position desc
+                         limit $5
+                     ) c
+                     where l.site_id = $1
+                       and l.log_id = any($3)
+                     order by c.position desc
+                     limit $5
+                 ) last
+             ) measured
+             where before < $6
+             order by position desc",
             site.as_str(),
             upto,
             &names(logs),
             *message,
             limit,
+            READ_BYTES,
         )
         .fetch_all(&store.pool)
         .await?
@@ -227,25 +288,37 @@ pub async fn read_back(
     rows.into_iter().map(|row| row.into_chunk(site)).collect()
 }
 
+/// A log that began afresh, as it was stored.
+#[derive(Clone, Copy, Debug)]
+pub struct StoredRestart {
+    /// Where what it holds now begins.
+    pub position: i64,
+    /// Which.
+    pub log: LogId,
+    /// Why, and when.
+    pub restart: Restart,
+}
+
 /// Where logs of the filter began afresh behind the position `behind`, up to `upto`, oldest first. Of a letter's logs
 /// where it is about a letter. A log tells of its last restart alone: what it held before earlier ones is gone as well.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn restarts(
+pub(super) async fn restarts(
     store: &Store,
     site: &SiteId,
     filter: &ChunkFilter,
+    audit: Audit,
     behind: i64,
     upto: i64,
-) -> Result<Vec<(LogId, Restart)>, StoreError> {
+) -> Result<Vec<StoredRestart>, StoreError> {
     let rows = query!(
-        r#"select log_id, restart_cause as "restart_cause!", restart_time as "restart_time!"
+        r#"select start_position, log_id, restart_cause as "cause!", restart_time as "time!"
            from logs
            where site_id = $1
              and start_position > $2
              and start_position <= $3
-             and (cardinality($4::text[]) = 0 and log_id <> 'audit' or log_id = any($4))
+             and (cardinality($4::text[]) = 0 and ($6 or log_id <> 'audit') or log_id = any($4))
              and ($5::uuid is null or substring(log_id from '[0-9]+$')::bigint = (
                      select account_id from messages where site_id = $1 and message_id = $5
                  ))
@@ -255,15 +328,19 @@ pub async fn restarts(
         upto,
         &names(&filter.logs),
         filter.message,
+        audit == Audit::Always,
     )
     .fetch_all(&store.pool)
     .await?;
     rows.into_iter()
         .map(|row| {
             let log = LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?;
-            let cause =
-                RestartCause::from_name(&row.restart_cause).ok_or(StoreError::Corrupt("restart_cause"))?;
-            Ok((log, Restart { cause, time: row.restart_time }))
+            let cause = RestartCause::from_name(&row.cause).ok_or(StoreError::Corrupt("restart_cause"))?;
+            Ok(StoredRestart {
+                position: row.start_position,
+                log,
+                restart: Restart { cause, time: row.time },
+            })
         })
         .collect()
 }
