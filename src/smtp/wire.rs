@@ -31,8 +31,8 @@ pub(super) enum Broken {
     Closed(Vec<Line>),
     /// The connection broke.
     Failed(io::Error),
-    /// What came was no reply.
-    Nonsense(Nonsense),
+    /// What came was no reply; its lines, as far as they are kept.
+    Nonsense(Nonsense, Vec<Line>),
     /// The server said something before it was asked.
     Unasked(Option<RawReply>),
 }
@@ -50,8 +50,8 @@ impl Broken {
             Self::TimedOut(_) => "the server did not finish its answer in time".to_owned(),
             Self::Closed(_) => "the server closed the connection".to_owned(),
             Self::Failed(error) => format!("the connection broke: {}", printable::escape(error.to_string())),
-            Self::Nonsense(Nonsense::Line(_)) => "the server's answer is no SMTP reply".to_owned(),
-            Self::Nonsense(Nonsense::Endless) => "the server's answer does not end".to_owned(),
+            Self::Nonsense(Nonsense::Line, _) => "the server's answer is no SMTP reply".to_owned(),
+            Self::Nonsense(Nonsense::Endless, _) => "the server's answer does not end".to_owned(),
             Self::Unasked(_) => "the server talked without being asked".to_owned(),
         }
     }
@@ -59,9 +59,8 @@ impl Broken {
     /// The lines that came without making up a reply.
     pub(super) fn lines(&self) -> &[Line] {
         match self {
-            Self::TimedOut(lines) | Self::Closed(lines) => lines,
-            Self::Nonsense(Nonsense::Line(line)) => std::slice::from_ref(line),
-            Self::Failed(_) | Self::Nonsense(Nonsense::Endless) | Self::Unasked(_) => &[],
+            Self::TimedOut(lines) | Self::Closed(lines) | Self::Nonsense(_, lines) => lines,
+            Self::Failed(_) | Self::Unasked(_) => &[],
         }
     }
 }
@@ -141,7 +140,7 @@ impl Wire {
             self.start += taken;
             match end {
                 Some(Ok(reply)) => return Ok(reply),
-                Some(Err(nonsense)) => return Err(Broken::Nonsense(nonsense)),
+                Some(Err(nonsense)) => return Err(Broken::Nonsense(nonsense, assembler.into_lines())),
                 None => {}
             }
             match timeout_at(deadline, self.stream.read(&mut self.input)).await {
