@@ -330,7 +330,7 @@ mod tests {
                 &["you said <hidden>", "<hidden>, didn't you"][..],
             ),
             (
-                &["5.7.8 corr", "5.7.8 ect horse", "5.7.8 battery"],
+                &["5.7.8 corr", "5.7.8 ect horse ba", "5.7.8 ttery"],
                 &["5.7.8 <hidden>", "5.7.8 <hidden>", "5.7.8 <hidden>"],
             ),
             (&["correct ", "horse battery"], &["<hidden> ", "<hidden>"]),
