@@ -82,6 +82,8 @@ pub(super) struct Wire {
     input: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Bytes that arrived while nobody read, and that no transcript has yet.
+    unnoted: usize,
 }
 
 enum Stream {
@@ -92,7 +94,13 @@ enum Stream {
 
 impl Wire {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream: Stream::Plain(stream), input: vec![0; INPUT_BYTES].into(), start: 0, end: 0 }
+        Self {
+            stream: Stream::Plain(stream),
+            input: vec![0; INPUT_BYTES].into(),
+            start: 0,
+            end: 0,
+            unnoted: 0,
+        }
     }
 
     /// Takes the plain connection out, to come back as TLS.
@@ -135,6 +143,10 @@ impl Wire {
         log: &Transcript,
     ) -> Result<RawReply, Broken> {
         let mut assembler = Assembler::default();
+        let unnoted = std::mem::take(&mut self.unnoted);
+        if unnoted > 0 {
+            record_count(log, "read", unnoted);
+        }
         loop {
             let (taken, end) = assembler.feed(&self.input[self.start..self.end]);
             self.start += taken;
@@ -216,6 +228,7 @@ impl Wire {
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
                 self.filled(count);
+                self.unnoted = count;
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -102,17 +102,8 @@ impl Dialogue {
         heard
     }
 
-    /// Notes what has arrived unasked, at the level that counts it.
-    pub(in crate::smtp) fn note_buffered(&self, log: &Transcript) {
-        let count = self.wire.buffered().len();
-        if count > 0 {
-            record_count(log, "read", count);
-        }
-    }
-
     /// What the server said or did without being asked: heard as far as it is there already, and no further.
     pub(in crate::smtp) async fn unasked(&mut self, log: &Transcript) -> Broken {
-        self.note_buffered(log);
         match self.reply(Duration::ZERO, log).await {
             Err(gone) if gone.is_gone() => gone,
             Ok(reply) => Broken::Unasked(Some(reply)),

@@ -226,7 +226,6 @@ impl<G: Gate> Transaction<'_, G> {
             let deadline = end.min(Instant::now() + deadlines.content_block);
             let written = dialogue.wire.write_listening(out, deadline).await;
             record_count(self.log, "wrote", out.len());
-            dialogue.note_buffered(self.log);
             match written {
                 Written::All => {}
                 // The dot may have gone out: only the reply to it can tell.
