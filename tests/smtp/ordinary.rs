@@ -102,6 +102,11 @@ impl Behaviour {
         self.rule(event, Duration::ZERO, Some(reply.as_ref().to_vec()), then, 1)
     }
 
+    /// Answers each such event like this, and then does that.
+    pub(crate) fn each(self, event: &str, reply: impl AsRef<[u8]>, then: Then) -> Self {
+        self.rule(event, Duration::ZERO, Some(reply.as_ref().to_vec()), then, usize::MAX)
+    }
+
     /// Waits before it answers such events as usual.
     pub(crate) fn delay(self, event: &str, delay: Duration) -> Self {
         self.rule(event, delay, None, Then::GoOn, usize::MAX)
