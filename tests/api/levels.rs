@@ -161,7 +161,7 @@ async fn the_document_shows_what_each_level_shows() {
     let blur = |lines: &Vec<String>| lines.iter().map(|line| blurred(line)).collect::<Vec<_>>();
     for (level, lines) in &shown {
         let document: Vec<String> = documented(*level);
-        let told: String = lines.iter().map(|line| format!("    {line}\n")).collect();
+        let told = format!("    {}", lines.join("\n    "));
         assert_eq!(blur(&document), blur(lines), "docs/logs.md does not show {level:?} as it is:\n{told}");
     }
     // Each level shows all that the one before shows, and one kind more.
