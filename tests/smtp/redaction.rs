@@ -7,7 +7,7 @@ use postroom::domain::secret::Secret;
 use postroom::smtp::{Letter, Session, Target, Transcript};
 
 use crate::scripted::certificates::Certificate;
-use crate::scripted::ordinary::{Behaviour, Tls, base64};
+use crate::scripted::ordinary::{Behaviour, Then, Tls, base64};
 use crate::scripted::{Peer, Server};
 use crate::support::{CONTENT, PASSWORD, PATIENT, USER, addresses, connector, with_login};
 
@@ -201,12 +201,9 @@ async fn a_secret_broken_over_the_lines_of_a_reply() {
 
 #[tokio::test]
 async fn a_secret_in_a_line_that_was_not_finished() {
-    let server = Server::scripted(|mut peer: Peer| async move {
-        peer.hello(&["AUTH PLAIN"]).await?;
-        peer.command().await?;
-        peer.say("535 you said correct horse & ba").await
-    })
-    .await;
+    let unfinished = "535 you said correct horse & ba";
+    let server =
+        Behaviour::default().login(USER, PASSWORD).each("AUTH", unfinished, Then::Close).start().await;
     for level in LEVELS {
         let story = story(&with_login(&server, Security::None), level).await;
         story.tells_nothing(&format!("{level:?}"));
