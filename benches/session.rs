@@ -99,7 +99,7 @@ async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Resu
         drop(log.take());
     }
     let elapsed = start.elapsed();
-    session.quit().await;
+    session.quit(&log).await;
     Ok(elapsed)
 }
 

@@ -4,9 +4,11 @@ use std::io;
 use std::str::FromStr;
 
 use clap::ValueEnum;
+use tracing::{Level, Metadata};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::filter::{ParseError, filter_fn};
 use tracing_subscriber::fmt::SubscriberBuilder;
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 /// How a log line looks.
@@ -38,13 +40,21 @@ pub fn init(format: LogFormat, filter: LogFilter) {
     let first = match format {
         LogFormat::Text => {
             let colours = io::IsTerminal::is_terminal(&io::stderr());
-            builder.with_ansi(colours).finish().try_init()
+            builder.with_ansi(colours).finish().with(filter_fn(may_be_told)).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
+        LogFormat::Json => {
+            builder.json().flatten_event(true).finish().with(filter_fn(may_be_told)).try_init()
+        }
     };
     if first.is_err() {
         tracing::debug!("log lines are being written already");
     }
+}
+
+/// Whatever the filter says: rustls shows certificates and extensions byte by byte, and a server may put into them what it
+/// learnt from us, such as a password.
+fn may_be_told(metadata: &Metadata<'_>) -> bool {
+    *metadata.level() <= Level::INFO || !metadata.target().starts_with("rustls")
 }
 
 #[cfg(test)]

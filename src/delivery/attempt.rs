@@ -14,7 +14,7 @@ use super::trouble;
 use super::turnstile::Turnstile;
 use super::{Context, rules};
 use crate::domain::address::{Address, AddressError};
-use crate::domain::log::{Chunk, LogId};
+use crate::domain::log::{Chunk, EntryKind};
 use crate::domain::message::{Policy, RecipientState};
 use crate::domain::outcome::{Again, Class, RecipientResult, Scope, Step, Verdict};
 use crate::domain::reply::Reply;
@@ -54,17 +54,21 @@ pub(super) async fn run(
     body: &[u8],
     connection: &mut Connection,
 ) -> Then {
-    connection.prepare(sender).await;
+    connection.prepare(context, lane, sender).await;
     let clock = context.store.clock();
     let transcript = Transcript::new(sender.settings.log_level(), clock.clone());
     let (session, message, attempt) = (connection.id(), claim.message, claim.attempt);
     let chunk = |entries| Chunk {
         site: lane.site.clone(),
-        log: LogId::send(sender.account.profile.ownership.origin, lane.account),
+        log: sender.log(),
         session: Some(session),
         message: Some((message, attempt)),
         entries,
     };
+    if claim.after_interruption {
+        let what = format!("attempt {} was interrupted: its process ended before it was over", attempt - 1);
+        transcript.record(EntryKind::Error, what);
+    }
     let start = clock.now();
     let numbers = due(&claim, start);
     let turnstile = Turnstile::new(context, lane, &claim, sender, &numbers);
@@ -156,7 +160,10 @@ async fn send(
     });
     let (from, recipients) = match envelope {
         Ok(envelope) => envelope,
-        Err(error) => return unreadable(numbers.len(), error),
+        Err(error) => {
+            transcript.record(EntryKind::Error, format!("the envelope cannot be used: {error}"));
+            return unreadable(numbers.len(), error);
+        }
     };
     let letter = Letter {
         sender: &from,

@@ -7,8 +7,11 @@ use uuid::Uuid;
 use super::crew::{HoldsSession, Signals};
 use super::sender::Sender;
 use super::{Context, checks};
+use crate::domain::log::{Chunk, LogId, LogLevel};
 use crate::domain::outcome::RecipientResult;
 use crate::smtp::{Failure, Gate, Letter, Session, Transcript};
+use crate::store::accounts;
+use crate::store::queue::Lane;
 
 /// A session, or none yet.
 pub(super) struct Connection {
@@ -24,8 +27,11 @@ pub(super) struct Connection {
 /// An open session.
 struct Open {
     session: Session,
-    /// The version of the account it was opened for.
-    version: i64,
+    /// The versions of account and settings it was opened for.
+    versions: (i64, i64),
+    /// Where its end is written down, and how much of it; `None` where nothing is kept.
+    kept: Option<LogLevel>,
+    log: LogId,
     _counted: HoldsSession,
 }
 
@@ -50,17 +56,17 @@ impl Connection {
         self.open.is_some()
     }
 
-    /// Lets go of a session that is not fit for the next letter of this account: it broke, the account was changed, or it
-    /// has carried as many letters as are sent in one go.
-    pub(super) async fn prepare(&mut self, sender: &Sender) {
-        if let Some(Open { session, version, .. }) = &mut self.open
-            && *version == sender.account.version
+    /// Lets go of a session that is not fit for the next letter of this account: it broke, account or settings were
+    /// changed, or it has carried as many letters as are sent in one go.
+    pub(super) async fn prepare(&mut self, context: &Context, lane: &Lane, sender: &Sender) {
+        if let Some(Open { session, versions, .. }) = &mut self.open
+            && *versions == sender.versions()
             && self.letters < sender.settings.max_messages_per_batch()
             && !session.is_stale()
         {
             return;
         }
-        self.close().await;
+        self.close(context, lane).await;
         self.id = Uuid::now_v7();
     }
 
@@ -82,8 +88,13 @@ impl Connection {
                 open
             } else {
                 let session = self.connect(context, sender, transcript).await?;
-                let version = sender.account.version;
-                self.open.insert(Open { session, version, _counted: self.signals.holds_session() })
+                self.open.insert(Open {
+                    session,
+                    versions: sender.versions(),
+                    kept: sender.kept(),
+                    log: sender.log(),
+                    _counted: self.signals.holds_session(),
+                })
             };
             let results = session.deliver_through(gate, letter, transcript).await;
             self.letters += 1;
@@ -109,12 +120,29 @@ impl Connection {
         opened
     }
 
-    /// Ends the session, politely where its state is known.
-    pub(super) async fn close(&mut self) {
-        if let Some(Open { session, .. }) = self.open.take()
-            && session.is_usable()
-        {
-            session.quit().await;
+    /// Ends the session, politely where its state is known. What is said then belongs to the session and to no letter.
+    pub(super) async fn close(&mut self, context: &Context, lane: &Lane) {
+        let Some(Open { session, versions: (version, _), kept, log, _counted }) = self.open.take() else {
+            return;
+        };
+        let transcript = Transcript::new(kept.unwrap_or_default(), context.store.clock().clone());
+        session.quit(&transcript).await;
+        let entries = transcript.take();
+        if kept.is_none() || entries.is_empty() {
+            return;
+        }
+        // A change of the account emptied its logs, its end took them away: what ends here is of the time before.
+        match accounts::find(&context.store, &lane.site, lane.account).await {
+            Ok(Some(account)) if account.version == version => {
+                let site = lane.site.clone();
+                let chunk = Chunk { site, log, session: Some(self.id), message: None, entries };
+                context.record(lane, None, Some(chunk)).await;
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the end of a session cannot be recorded");
+            }
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::domain::account::Account;
-use crate::domain::log::Entry;
+use crate::domain::log::{Entry, LogId, LogLevel};
 use crate::domain::pace::Pace;
 use crate::domain::settings::{Settings, StoredSettings};
 use crate::smtp::{Target, Transcript};
@@ -41,7 +41,22 @@ impl Sender {
 
     /// Whether this is how account and settings were when the letter was claimed.
     pub(super) fn fits(&self, claim: &Claim) -> bool {
-        (self.account.version, self.settings_version) == (claim.account_version, claim.settings_version)
+        self.versions() == (claim.account_version, claim.settings_version)
+    }
+
+    /// The versions of account and settings.
+    pub(super) fn versions(&self) -> (i64, i64) {
+        (self.account.version, self.settings_version)
+    }
+
+    /// How much of its sessions is kept; `None` where nothing is.
+    pub(super) fn kept(&self) -> Option<LogLevel> {
+        self.settings.save_logs().then(|| self.settings.log_level())
+    }
+
+    /// The log of its sessions.
+    pub(super) fn log(&self) -> LogId {
+        LogId::send(self.account.profile.ownership.origin, self.account.id)
     }
 
     /// How long ago it was read.
@@ -52,7 +67,7 @@ impl Sender {
     /// What of the transcript is to be stored now; `None` where there is nothing.
     pub(super) fn entries(&self, transcript: &Transcript) -> Option<Vec<Entry>> {
         let entries = transcript.take();
-        (self.settings.save_logs() && !entries.is_empty()).then_some(entries)
+        (self.kept().is_some() && !entries.is_empty()).then_some(entries)
     }
 
     /// What paces its letters.

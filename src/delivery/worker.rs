@@ -148,7 +148,7 @@ impl Worker {
                 break;
             }
         }
-        connection.close().await;
+        connection.close(&self.context, &self.lane).await;
         if sender.account.parking.is_some() { End::Parked } else { end }
     }
 

@@ -14,7 +14,7 @@ pub(super) struct Capabilities {
     pub(super) size: bool,
     /// Largest letter in bytes, where the server names one other than 0 (RFC 1870 4).
     pub(super) max_size: Option<u64>,
-    /// Login mechanisms, upper case, in the server's order.
+    /// Login mechanisms in the server's order, and in its letters: in others a secret among them would not be known.
     pub(super) mechanisms: Vec<String>,
 }
 
@@ -23,7 +23,7 @@ impl Capabilities {
     pub(super) fn of(reply: &RawReply) -> Self {
         let mut capabilities = Self::default();
         for text in reply.texts().skip(1) {
-            capabilities.add(&String::from_utf8_lossy(text).to_ascii_uppercase());
+            capabilities.add(&String::from_utf8_lossy(text));
         }
         capabilities
     }
@@ -31,7 +31,7 @@ impl Capabilities {
     fn add(&mut self, line: &str) {
         let mut words = line.split_ascii_whitespace();
         let Some(keyword) = words.next() else { return };
-        match keyword {
+        match keyword.to_ascii_uppercase().as_str() {
             "PIPELINING" => self.pipelining = true,
             "STARTTLS" => self.starttls = true,
             "8BITMIME" => self.eight_bit_mime = true,
@@ -42,8 +42,10 @@ impl Capabilities {
             }
             "AUTH" => self.add_mechanisms(words),
             // The form before RFC 4954, which some servers offer beside the standard one or instead of it.
-            _ => {
-                if let Some(first) = keyword.strip_prefix("AUTH=") {
+            upper => {
+                if upper.starts_with("AUTH=")
+                    && let Some((_, first)) = keyword.split_once('=')
+                {
                     self.add_mechanisms(std::iter::once(first).chain(words));
                 }
             }
@@ -52,14 +54,14 @@ impl Capabilities {
 
     fn add_mechanisms<'a>(&mut self, names: impl Iterator<Item = &'a str>) {
         for name in names.filter(|name| !name.is_empty()) {
-            if !self.mechanisms.iter().any(|known| known == name) {
+            if !self.offers(name) {
                 self.mechanisms.push(name.to_owned());
             }
         }
     }
 
     pub(super) fn offers(&self, mechanism: &str) -> bool {
-        self.mechanisms.iter().any(|offered| offered == mechanism)
+        self.mechanisms.iter().any(|offered| offered.eq_ignore_ascii_case(mechanism))
     }
 }
 
@@ -87,7 +89,7 @@ mod tests {
                 smtp_utf8: true,
                 size: true,
                 max_size: Some(35_882_577),
-                mechanisms: ["PLAIN", "LOGIN", "XOAUTH2"].map(str::to_owned).to_vec(),
+                mechanisms: ["PLAIN", "login", "XOAUTH2"].map(str::to_owned).to_vec(),
             }
         );
     }

@@ -138,6 +138,9 @@ impl Climb<'_> {
         progress.enter(Step::Envelope);
         session.state = State::Busy;
         let mut outcome = envelope(&mut session, own_address, log).await;
+        if let Err(failure) = &outcome {
+            log.record(EntryKind::Error, failure.to_string());
+        }
         if let Ok((reply, _)) = &outcome {
             session.state = State::Ready;
             progress.pass(reply.clone());
@@ -149,18 +152,14 @@ impl Climb<'_> {
                 Err(failure) => outcome = Err(failure),
             }
         }
-        if let Err(failure) = &outcome {
-            log.record(EntryKind::Error, failure.to_string());
-        }
         // The time of QUIT is no step's.
         progress.enter(progress.current());
-        session.quit().await;
-        log.record(EntryKind::Connection, "closed");
+        session.quit(log).await;
         outcome.map(|(_, warning)| warning)
     }
 }
 
-/// The test letter: the server's words at the dot.
+/// The test letter: the server's words at the dot. Why it failed stands in the transcript already.
 async fn deliver_to_oneself(
     session: &mut Session,
     own_address: &Address,
@@ -173,7 +172,7 @@ async fn deliver_to_oneself(
         content,
         eight_bit: false,
         utf8_headers: own_address.needs_smtputf8(),
-        is_private: false,
+        is_private: true,
     };
     let result = session.deliver(&letter, log).await.pop();
     let Some(RecipientResult { class, step: _, reply }) = result else {

@@ -4,6 +4,7 @@
 //! bounded amount of memory. What becomes of a result (retry times, parking) is decided by `delivery`.
 
 mod capabilities;
+mod certificate;
 pub mod check;
 mod connect;
 mod connector;

@@ -1,12 +1,14 @@
 //! Masks a session's own secrets in whatever the server says: plain, in base64 and in URL form.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 use memchr::memchr3;
 use zeroize::Zeroizing;
 
+use super::printable;
 use crate::domain::account::Auth;
 
 /// What stands where a secret stood.
@@ -44,6 +46,10 @@ impl Redactor {
         }
         // And in the middle of something that was encoded as a whole.
         forms.extend((0..3).flat_map(|shift| within_base64(password, shift)));
+        // What is about a certificate is escaped by others before it is masked.
+        if let Ok(text) = std::str::from_utf8(password) {
+            forms.push(Zeroizing::new(printable::escape(text.to_owned()).into_bytes()));
+        }
         forms.retain(|form| !form.is_empty());
         forms.sort_by(|a, b| b.len().cmp(&a.len()).then_with(|| a.cmp(b)));
         forms.dedup();
@@ -54,18 +60,78 @@ impl Redactor {
     ///
     /// `cut` tells that the bytes were cut at their end: then a beginning of a secret there is masked as well.
     pub(super) fn mask<'a>(&self, bytes: &'a [u8], cut: bool) -> Cow<'a, [u8]> {
-        let mut masked = Cow::Borrowed(bytes);
-        for form in &self.forms {
-            if let Some(replaced) = replace_all(form, &masked, cut) {
-                masked = Cow::Owned(replaced);
-            }
-        }
-        masked
+        replace(bytes, self.find(bytes, cut))
     }
 
     /// The text with every secret replaced.
     pub(super) fn mask_text(&self, text: &str) -> String {
         String::from_utf8_lossy(&self.mask(text.as_bytes(), false)).into_owned()
+    }
+
+    /// The lines of one reply with every secret replaced, also one that a server broke over several lines, at a space or
+    /// anywhere.
+    pub(super) fn mask_lines<'a>(&self, lines: &[Told<'a>]) -> Vec<Cow<'a, [u8]>> {
+        let mut found: Vec<Vec<Range<usize>>> =
+            lines.iter().map(|line| self.find(line.text, line.cut)).collect();
+        if lines.len() > 1 && !self.forms.is_empty() {
+            for glue in [&b""[..], b" "] {
+                self.find_across(lines, glue, &mut found);
+            }
+        }
+        lines.iter().zip(found).map(|(line, ranges)| replace(line.text, ranges)).collect()
+    }
+
+    /// Where secrets are, in no order.
+    fn find(&self, text: &[u8], cut: bool) -> Vec<Range<usize>> {
+        let mut found = Vec::new();
+        for form in &self.forms {
+            find_all(form, text, cut, &mut found);
+        }
+        found
+    }
+
+    /// Adds what is found in the lines when they are put together again.
+    fn find_across(&self, lines: &[Told<'_>], glue: &[u8], found: &mut [Vec<Range<usize>>]) {
+        let mut joined = Zeroizing::new(Vec::new());
+        // Where each line lies in `joined`.
+        let mut places: Vec<Range<usize>> = Vec::with_capacity(lines.len());
+        for (number, line) in lines.iter().enumerate() {
+            if number > 0 {
+                // Behind a line that was cut something is missing.
+                joined.extend_from_slice(if lines[number - 1].cut { b"\n" } else { glue });
+            }
+            let start = joined.len();
+            joined.extend_from_slice(&line.text[line.start..line.end()]);
+            places.push(start..joined.len());
+        }
+        let cut = lines.last().is_some_and(|line| line.cut);
+        for range in self.find(&joined, cut) {
+            let first = places.partition_point(|place| place.end <= range.start);
+            let within = places.iter().enumerate().skip(first);
+            for (number, place) in within.take_while(|(_, place)| place.start < range.end) {
+                let start = range.start.max(place.start) - place.start + lines[number].start;
+                let end = range.end.min(place.end) - place.start + lines[number].start;
+                found[number].push(start..end);
+            }
+        }
+    }
+}
+
+/// The text of one line of a reply.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    /// What is masked.
+    pub(super) text: &'a [u8],
+    /// Where the server's own words begin, behind an enhanced status code.
+    pub(super) start: usize,
+    /// Whether there was more.
+    pub(super) cut: bool,
+}
+
+impl Told<'_> {
+    /// Where its words end, without white space.
+    fn end(&self) -> usize {
+        self.start + self.text[self.start..].trim_ascii_end().len()
     }
 }
 
@@ -128,12 +194,10 @@ fn hex_value(high: u8, low: u8) -> Option<u8> {
     Some(digit(high)? << 4 | digit(low)?)
 }
 
-/// `None` where the secret is not in the text; with `cut`, its beginning at the end counts, too.
-fn replace_all(secret: &[u8], text: &[u8], cut: bool) -> Option<Vec<u8>> {
-    let first = *secret.first()?;
+/// Adds where the secret is in the text; with `cut`, its beginning at the end counts, too.
+fn find_all(secret: &[u8], text: &[u8], cut: bool, found: &mut Vec<Range<usize>>) {
+    let Some(&first) = secret.first() else { return };
     let plus = if first == b' ' { b'+' } else { first };
-    let mut replaced = Vec::new();
-    let mut copied = 0;
     let mut from = 0;
     while let Some(at) = memchr3(first, plus, b'%', &text[from..]).map(|at| at + from) {
         from = at + 1;
@@ -146,16 +210,30 @@ fn replace_all(secret: &[u8], text: &[u8], cut: bool) -> Option<Vec<u8>> {
             Comparison::Beginning(known) if cut && known >= SHORTEST_ANYWHERE_BYTES => text.len(),
             Comparison::Whole(_) | Comparison::Beginning(_) | Comparison::Different => continue,
         };
-        replaced.extend_from_slice(&text[copied..at]);
-        replaced.extend_from_slice(HIDDEN.as_bytes());
-        copied = end;
+        found.push(at..end);
         from = end;
     }
-    if copied == 0 {
-        return None;
+}
+
+/// The text with something else in these places; where they overlap, once.
+fn replace(text: &[u8], mut places: Vec<Range<usize>>) -> Cow<'_, [u8]> {
+    if places.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    places.sort_unstable_by_key(|place| (place.start, place.end));
+    let mut replaced = Vec::with_capacity(text.len());
+    let mut copied = 0;
+    let mut hidden = None;
+    for Range { start, end } in places {
+        if hidden.is_none_or(|hidden| start >= hidden) {
+            replaced.extend_from_slice(&text[copied..start]);
+            replaced.extend_from_slice(HIDDEN.as_bytes());
+        }
+        copied = copied.max(end);
+        hidden = Some(copied);
     }
     replaced.extend_from_slice(&text[copied..]);
-    Some(replaced)
+    Cow::Owned(replaced)
 }
 
 fn stands_alone(text: &[u8], start: usize, end: usize) -> bool {
@@ -167,7 +245,7 @@ fn stands_alone(text: &[u8], start: usize, end: usize) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::{Redactor, base64, plain_blob};
+    use super::{Redactor, Told, base64, plain_blob};
     use crate::domain::account::Auth;
     use crate::domain::secret::Secret;
 
@@ -243,6 +321,50 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_broken_over_lines_is_masked() {
+        let redactor = redactor("correct horse battery");
+        let blob = base64(b"correct horse battery");
+        for (lines, shown) in [
+            (
+                &["you said correct ho", "rse battery, didn't you"][..],
+                &["you said <hidden>", "<hidden>, didn't you"][..],
+            ),
+            (
+                &["5.7.8 corr", "5.7.8 ect horse ba", "5.7.8 ttery"],
+                &["5.7.8 <hidden>", "5.7.8 <hidden>", "5.7.8 <hidden>"],
+            ),
+            (&["correct ", "horse battery"], &["<hidden> ", "<hidden>"]),
+            (&[&blob[..10], &blob[10..]], &["<hidden>", "<hidden>"]),
+            (&["correct horse", "and", "battery"], &["correct horse", "and", "battery"]),
+            (&["correct%20hor", "se%20battery"], &["<hidden>", "<hidden>"]),
+        ] {
+            let start = |line: &&str| if line.starts_with("5.7.8 ") { 6 } else { 0 };
+            let told: Vec<Told<'_>> = lines
+                .iter()
+                .map(|line| Told { text: line.as_bytes(), start: start(line), cut: false })
+                .collect();
+            let masked: Vec<String> = redactor
+                .mask_lines(&told)
+                .iter()
+                .map(|line| String::from_utf8_lossy(line).into_owned())
+                .collect();
+            assert_eq!(masked, shown);
+        }
+    }
+
+    #[test]
+    fn a_secret_broken_over_lines_and_cut_is_masked() {
+        let redactor = redactor("correct horse battery");
+        let lines = [("no: correct", false), (" horse ba", true)];
+        let told = lines.map(|(line, cut)| Told { text: line.as_bytes(), start: 0, cut });
+        assert_eq!(redactor.mask_lines(&told), [&b"no: <hidden>"[..], b"<hidden>"]);
+        // Between these lines something is missing.
+        let lines = [("no: correct hor", true), ("se battery", false)];
+        let told = lines.map(|(line, cut)| Told { text: line.as_bytes(), start: 0, cut });
+        assert_eq!(redactor.mask_lines(&told), [&b"no: <hidden>"[..], b"se battery"]);
+    }
+
+    #[test]
     fn without_a_login_nothing_is_masked() {
         let redactor = Redactor::new(&Auth::None);
         assert_eq!(masked(&redactor, "250 anything"), "250 anything");
@@ -255,6 +377,15 @@ mod tests {
             let shown = masked(&redactor(&password), &format!("{before}{password}{after}"));
             prop_assert!(shown.contains("<hidden>"));
             prop_assert!(!shown.replace("<hidden>", "\n").contains(&password));
+        }
+
+        #[test]
+        fn no_password_survives_a_break(password in "[!-~]{4,40}", at in any::<prop::sample::Index>()) {
+            prop_assume!(!"<hidden>".contains(&password));
+            let (before, after) = password.split_at(at.index(password.len()));
+            let told = [before, after].map(|text| Told { text: text.as_bytes(), start: 0, cut: false });
+            let shown = redactor(&password).mask_lines(&told).concat();
+            prop_assert!(String::from_utf8_lossy(&shown).replace("<hidden>", "").is_empty());
         }
     }
 }

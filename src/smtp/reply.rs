@@ -1,8 +1,10 @@
 //! Reads replies out of a stream of bytes (RFC 5321 4.2), whatever a server sends: bounded in memory, never failing on a character set.
 //! What a reply means is decided elsewhere.
 
+use std::borrow::Cow;
+
 use super::printable;
-use super::redact::Redactor;
+use super::redact::{Redactor, Told};
 use crate::domain::reply::Reply;
 
 /// What is kept of a line, in bytes; RFC 5321 4.5.3.1.5 allows 512, real servers send more.
@@ -37,8 +39,8 @@ pub(super) struct RawReply {
 /// Why bytes are no reply.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Nonsense {
-    /// A line that does not begin with a code, or with another code than the line before.
-    Line(Line),
+    /// Its last line does not begin with a code, or with another code than the line before.
+    Line,
     /// More than 1 MiB without an end.
     Endless,
 }
@@ -75,9 +77,10 @@ impl Assembler {
         (taken, end)
     }
 
-    /// What has arrived so far of a reply that did not end.
+    /// What has arrived so far of a reply that did not end; the last line may have come in part.
     pub(super) fn into_lines(mut self) -> Vec<Line> {
         if !self.line.bytes.is_empty() {
+            self.line.cut = true;
             self.lines.push(self.line);
         }
         self.lines
@@ -97,10 +100,12 @@ impl Assembler {
             line.bytes.pop();
         }
         let Some((code, last)) = code_of(&line.bytes) else {
-            return Some(Err(Nonsense::Line(line)));
+            self.lines.push(line);
+            return Some(Err(Nonsense::Line));
         };
         if self.code.is_some_and(|before| before != code) {
-            return Some(Err(Nonsense::Line(line)));
+            self.lines.push(line);
+            return Some(Err(Nonsense::Line));
         }
         self.code = Some(code);
         // The last line is always kept: it is the one people quote.
@@ -129,7 +134,7 @@ fn code_of(line: &[u8]) -> Option<(u16, bool)> {
 impl RawReply {
     /// Its lines without code and separator, as they came; for what the session itself must understand.
     pub(super) fn texts(&self) -> impl Iterator<Item = &[u8]> {
-        self.lines.iter().map(Line::text)
+        self.lines.iter().map(|line| line.split().1)
     }
 
     /// As it is stored and shown: printable, secrets masked, enhanced status code apart (RFC 2034).
@@ -137,17 +142,17 @@ impl RawReply {
         let enhanced_code =
             self.texts().next().and_then(|text| enhanced_code(self.code, text)).unwrap_or_default();
         let mut shown = String::new();
-        for (number, line) in self.lines.iter().enumerate() {
+        for (number, masked) in masked(&self.lines, redactor).iter().enumerate() {
             if number > 0 {
                 shown.push('\n');
             }
-            let mut text = line.text();
+            let mut text = masked.as_ref();
             if !enhanced_code.is_empty()
                 && let Some(rest) = text.strip_prefix(enhanced_code.as_bytes())
             {
                 text = rest.trim_ascii_start();
             }
-            shown.push_str(&printable::from_bytes(&redactor.mask(text, line.cut)));
+            shown.push_str(&printable::from_bytes(text));
             if shown.len() > MAX_TEXT_BYTES {
                 shown.truncate(shown.floor_char_boundary(MAX_TEXT_BYTES));
                 shown.push('…');
@@ -159,23 +164,39 @@ impl RawReply {
 }
 
 impl Line {
-    /// The line without code and separator. Some servers leave the separator out.
-    fn text(&self) -> &[u8] {
-        let text = self.bytes.get(3..).unwrap_or_default();
-        match text.split_first() {
-            Some((b' ' | b'-' | b'\t', behind)) => behind,
-            _ => text,
-        }
+    /// The code with the separator, and the text. Some servers leave the separator out; what is no reply is all text.
+    fn split(&self) -> (&[u8], &[u8]) {
+        let code = match (code_of(&self.bytes), self.bytes.get(3)) {
+            (Some(_), Some(b' ' | b'-' | b'\t')) => 4,
+            (Some(_), _) => 3,
+            (None, _) => 0,
+        };
+        self.bytes.split_at(code)
     }
 
-    /// The line as it is shown: printable, secrets masked.
-    pub(super) fn shown(&self, redactor: &Redactor) -> String {
-        let mut shown = printable::from_bytes(&redactor.mask(&self.bytes, self.cut));
-        if self.cut {
-            shown.push('…');
-        }
-        shown
+    fn told(&self) -> Told<'_> {
+        let text = self.split().1;
+        let code = code_of(&self.bytes).and_then(|(code, _)| enhanced_code(code, text)).unwrap_or_default();
+        let behind = &text[code.len()..];
+        let start = if code.is_empty() { 0 } else { text.len() - behind.trim_ascii_start().len() };
+        Told { text, start, cut: self.cut }
     }
+}
+
+/// The texts of the lines of one reply, secrets masked.
+fn masked<'a>(lines: &'a [Line], redactor: &Redactor) -> Vec<Cow<'a, [u8]>> {
+    let told: Vec<Told<'a>> = lines.iter().map(Line::told).collect();
+    redactor.mask_lines(&told)
+}
+
+/// The lines of one reply as they are shown: printable, secrets masked.
+pub(super) fn shown(lines: &[Line], redactor: &Redactor) -> Vec<String> {
+    let show = |(line, text): (&Line, Cow<'_, [u8]>)| {
+        let more = if line.cut { "…" } else { "" };
+        let code = printable::from_bytes(line.split().0);
+        format!("{code}{}{more}", printable::from_bytes(&text))
+    };
+    lines.iter().zip(masked(lines, redactor)).map(show).collect()
 }
 
 /// An enhanced status code (RFC 3463) at the beginning of a text, of the same class as the reply code.
@@ -250,11 +271,7 @@ mod tests {
             b" 250 ok\n",
             b"250-one\r\n550 two\r\n",
         ] {
-            assert!(
-                matches!(read(bytes), Some(Err(Nonsense::Line(_)))),
-                "{}",
-                String::from_utf8_lossy(bytes)
-            );
+            assert!(matches!(read(bytes), Some(Err(Nonsense::Line))), "{}", String::from_utf8_lossy(bytes));
         }
     }
 

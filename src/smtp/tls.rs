@@ -20,6 +20,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::certificate;
 use super::connector_error::ConnectorError;
 use super::failure::{Failure, FailureKind};
 use super::printable;
@@ -86,8 +87,8 @@ pub(super) async fn handshake(
     }
 }
 
-/// Version, cipher and certificate, for the transcript.
-pub(super) fn describe(stream: &TlsStream<TcpStream>) -> String {
+/// What a handshake agreed on and whom it showed: version and cipher, and the certificate. Neither masked nor escaped.
+pub(super) fn describe(stream: &TlsStream<TcpStream>) -> (String, String) {
     let (_, connection) = stream.get_ref();
     let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3".to_owned(),
@@ -95,8 +96,13 @@ pub(super) fn describe(stream: &TlsStream<TcpStream>) -> String {
         other => format!("TLS {other:?}"),
     };
     let cipher = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
+    let shown = connection.peer_certificates().and_then(<[_]>::first);
+    let told = shown.and_then(|shown| certificate::describe(shown)).unwrap_or_default();
     let fingerprint = fingerprint(connection).unwrap_or_default();
-    format!("{version}, {}, certificate sha256 {fingerprint}", cipher.unwrap_or_default())
+    (
+        format!("{version}, {}", cipher.unwrap_or_default()),
+        format!("certificate {told}, sha256 {fingerprint}"),
+    )
 }
 
 fn fingerprint<Data>(connection: &ConnectionCommon<Data>) -> Option<String> {
@@ -127,7 +133,7 @@ fn explain(host: &str, error: &std::io::Error) -> Failure {
         ));
     };
     match tls {
-        rustls::Error::InvalidCertificate(reason) => certificate(host, reason),
+        rustls::Error::InvalidCertificate(reason) => not_accepted(host, reason),
         rustls::Error::InvalidMessage(_) => permanent(
             "the server does not answer in TLS",
             "this port does not expect TLS from the start: use STARTTLS, or another port",
@@ -152,7 +158,7 @@ fn explain(host: &str, error: &std::io::Error) -> Failure {
 }
 
 /// The reason why a certificate was not accepted.
-fn certificate(host: &str, reason: &CertificateError) -> Failure {
+fn not_accepted(host: &str, reason: &CertificateError) -> Failure {
     match reason {
         CertificateError::Expired => permanent("the certificate has expired", RENEW),
         CertificateError::ExpiredContext { not_after, .. } => {
@@ -234,7 +240,7 @@ impl ServerCertVerifier for Explaining {
         match verified {
             // Not only UnknownIssuer: some systems trust a certificate of their own by the same name, another key's.
             Err(rustls::Error::InvalidCertificate(reason))
-                if !is_of_the_certificate_itself(&reason) && is_self_issued(end_entity) =>
+                if !is_of_the_certificate_itself(&reason) && certificate::is_self_issued(end_entity) =>
             {
                 Err(CertificateError::Other(OtherError(Arc::new(SelfSigned))).into())
             }
@@ -278,41 +284,4 @@ fn is_of_the_certificate_itself(reason: &CertificateError) -> bool {
             | CertificateError::NotValidForName
             | CertificateError::NotValidForNameContext { .. }
     )
-}
-
-/// Whether issuer and subject of a certificate are the same (RFC 5280 4.1.2): version, serial number and algorithm
-/// stand before the issuer, the validity between the two.
-fn is_self_issued(certificate: &[u8]) -> bool {
-    let names = || {
-        let (_, certificate, _) = der(certificate)?;
-        let (_, mut rest, _) = der(certificate)?;
-        // The version is explicitly tagged [0], and left out in version 1.
-        if rest.first() == Some(&0xa0) {
-            rest = der(rest)?.2;
-        }
-        let (_, _, rest) = der(rest)?;
-        let (_, _, rest) = der(rest)?;
-        let (_, issuer, rest) = der(rest)?;
-        let (_, _, rest) = der(rest)?;
-        let (_, subject, _) = der(rest)?;
-        Some((issuer, subject))
-    };
-    names().is_some_and(|(issuer, subject)| issuer == subject)
-}
-
-/// Tag, content and what follows of one DER element.
-fn der(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, rest) = rest.split_first()?;
-    let (length, rest) = if first < 0x80 {
-        (usize::from(first), rest)
-    } else {
-        let (digits, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
-        if digits.len() > 4 {
-            return None;
-        }
-        (digits.iter().fold(0, |length, digit| length << 8 | usize::from(*digit)), rest)
-    };
-    let (content, rest) = rest.split_at_checked(length)?;
-    Some((tag, content, rest))
 }

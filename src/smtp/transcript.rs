@@ -125,6 +125,20 @@ mod tests {
     }
 
     #[test]
+    fn every_kind_is_printable() {
+        let transcript = Transcript::new(LogLevel::LowLevel, Clock::default());
+        for kind in KINDS {
+            transcript.record(kind, "\x1b[2J \0 \u{202e}txt\u{2066} \r\u{9b}\u{feff}");
+        }
+        for (kind, entry) in KINDS.into_iter().zip(transcript.take()) {
+            assert_eq!(
+                (entry.kind, entry.text.as_str()),
+                (kind, "\\x1b[2J \\x00 \\u{202e}txt\\u{2066} \\r\\u{9b}\\u{feff}")
+            );
+        }
+    }
+
+    #[test]
     fn texts_are_printable_and_bounded() {
         let transcript = Transcript::new(LogLevel::ClientServer, Clock::default());
         transcript.clone().record(EntryKind::Server, "250 \x1b[2J\u{202e}\0\r\n");

@@ -31,8 +31,8 @@ pub(super) enum Broken {
     Closed(Vec<Line>),
     /// The connection broke.
     Failed(io::Error),
-    /// What came was no reply.
-    Nonsense(Nonsense),
+    /// What came was no reply; its lines, as far as they are kept.
+    Nonsense(Nonsense, Vec<Line>),
     /// The server said something before it was asked.
     Unasked(Option<RawReply>),
 }
@@ -50,8 +50,8 @@ impl Broken {
             Self::TimedOut(_) => "the server did not finish its answer in time".to_owned(),
             Self::Closed(_) => "the server closed the connection".to_owned(),
             Self::Failed(error) => format!("the connection broke: {}", printable::escape(error.to_string())),
-            Self::Nonsense(Nonsense::Line(_)) => "the server's answer is no SMTP reply".to_owned(),
-            Self::Nonsense(Nonsense::Endless) => "the server's answer does not end".to_owned(),
+            Self::Nonsense(Nonsense::Line, _) => "the server's answer is no SMTP reply".to_owned(),
+            Self::Nonsense(Nonsense::Endless, _) => "the server's answer does not end".to_owned(),
             Self::Unasked(_) => "the server talked without being asked".to_owned(),
         }
     }
@@ -59,9 +59,8 @@ impl Broken {
     /// The lines that came without making up a reply.
     pub(super) fn lines(&self) -> &[Line] {
         match self {
-            Self::TimedOut(lines) | Self::Closed(lines) => lines,
-            Self::Nonsense(Nonsense::Line(line)) => std::slice::from_ref(line),
-            Self::Failed(_) | Self::Nonsense(Nonsense::Endless) | Self::Unasked(_) => &[],
+            Self::TimedOut(lines) | Self::Closed(lines) | Self::Nonsense(_, lines) => lines,
+            Self::Failed(_) | Self::Unasked(_) => &[],
         }
     }
 }
@@ -83,6 +82,8 @@ pub(super) struct Wire {
     input: Box<[u8]>,
     start: usize,
     end: usize,
+    /// Bytes that arrived while nobody read, and that no transcript has yet.
+    unnoted: usize,
 }
 
 enum Stream {
@@ -93,7 +94,13 @@ enum Stream {
 
 impl Wire {
     pub(super) fn new(stream: TcpStream) -> Self {
-        Self { stream: Stream::Plain(stream), input: vec![0; INPUT_BYTES].into(), start: 0, end: 0 }
+        Self {
+            stream: Stream::Plain(stream),
+            input: vec![0; INPUT_BYTES].into(),
+            start: 0,
+            end: 0,
+            unnoted: 0,
+        }
     }
 
     /// Takes the plain connection out, to come back as TLS.
@@ -136,12 +143,16 @@ impl Wire {
         log: &Transcript,
     ) -> Result<RawReply, Broken> {
         let mut assembler = Assembler::default();
+        let unnoted = std::mem::take(&mut self.unnoted);
+        if unnoted > 0 {
+            record_count(log, "read", unnoted);
+        }
         loop {
             let (taken, end) = assembler.feed(&self.input[self.start..self.end]);
             self.start += taken;
             match end {
                 Some(Ok(reply)) => return Ok(reply),
-                Some(Err(nonsense)) => return Err(Broken::Nonsense(nonsense)),
+                Some(Err(nonsense)) => return Err(Broken::Nonsense(nonsense, assembler.into_lines())),
                 None => {}
             }
             match timeout_at(deadline, self.stream.read(&mut self.input)).await {
@@ -217,6 +228,7 @@ impl Wire {
             Poll::Ready(Ok(())) => {
                 let count = buffer.filled().len();
                 self.filled(count);
+                self.unnoted = count;
                 Poll::Ready(Ok(count))
             }
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),

@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use postroom::api::proto::DownloadLogRequest;
+use postroom::api::proto::logs_service_client::LogsServiceClient;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
@@ -71,4 +73,15 @@ pub(crate) fn bad_fields(status: &Status) -> Vec<String> {
         .bad_request()
         .map(|bad| bad.field_violations.iter().map(|violation| violation.field.clone()).collect())
         .unwrap_or_default()
+}
+
+/// The text of a log.
+pub(crate) async fn download(mut logs: LogsServiceClient<Authorised>, name: &str) -> String {
+    let request = DownloadLogRequest { name: name.to_owned() };
+    let mut stream = logs.download_log(request).await.expect("a log").into_inner();
+    let mut text = String::new();
+    while let Some(response) = stream.message().await.expect("the next lines") {
+        text += &response.text;
+    }
+    text
 }

@@ -216,5 +216,11 @@ async fn failures_are_kept_at_every_level_and_nothing_where_logs_are_off() {
         postroom.send_and_wait(letter(FROM, &[to])).await;
     }
     assert_eq!(server.journal().letters.len(), 1);
-    assert_eq!(postroom.entries("send-admin-1").await, before);
+    // The session of before has said good-bye since, which belongs to no letter; nothing came of a new one.
+    let known: BTreeSet<_> = before.iter().map(|entry| entry.session.clone()).collect();
+    let after = postroom.entries("send-admin-1").await;
+    let (told, ended): (Vec<_>, Vec<_>) = after.into_iter().partition(|entry| !entry.message.is_empty());
+    let before: Vec<_> = before.into_iter().filter(|entry| !entry.message.is_empty()).collect();
+    assert_eq!(told, before);
+    assert!(ended.iter().all(|entry| known.contains(&entry.session)), "{ended:?}");
 }

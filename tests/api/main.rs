@@ -24,6 +24,7 @@ mod ladder;
 mod leases;
 mod letters;
 mod letters_compose;
+mod levels;
 mod limits;
 mod logs;
 mod misbehaving;

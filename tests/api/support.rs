@@ -36,7 +36,7 @@ use tonic::transport::Channel;
 use uuid::Uuid;
 
 pub(crate) use crate::calls::{
-    Authorisation, Authorised, bad_fields, bare_channel, channel, patiently, reason, variable,
+    Authorisation, Authorised, bad_fields, bare_channel, channel, download, patiently, reason, variable,
 };
 use crate::scripted::Server as SmtpServer;
 
@@ -301,6 +301,11 @@ impl Postroom {
         let name = format!("{SITE}/logs/{log}");
         let request = ListLogEntriesRequest { name, page_size: 1_000, ..ListLogEntriesRequest::default() };
         self.logs().list_log_entries(request).await.expect("a log").into_inner().entries
+    }
+
+    /// A log of the site as text.
+    pub(crate) async fn download(&self, log: &str) -> String {
+        download(self.logs(), &format!("{SITE}/logs/{log}")).await
     }
 
     /// Sends and waits for the outcome.

@@ -17,7 +17,7 @@ async fn a_letter_arrives_as_it_is() {
         let results = send(&mut session, &["bob@example.com", "eve@example.com"]).await;
         assert_eq!(classes(&results), [Class::Sent; 2]);
         assert_eq!(results[0].reply.to_string(), "250 2.0.0 taken");
-        session.quit().await;
+        session.quit(&transcript()).await;
         let journal = server.wait_until(|journal| journal.ended == 1).await;
         let letter = &journal.letters[0];
         assert_eq!(letter.content, CONTENT);

@@ -7,6 +7,7 @@ mod envelope;
 mod gates;
 mod login;
 mod opening;
+mod redaction;
 mod reuse;
 mod scripted;
 mod support;

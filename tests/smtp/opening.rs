@@ -309,7 +309,7 @@ async fn case_38_no_packet_goes_to_a_forbidden_address() {
 
     // The same server, allowed: so it was the policy that kept the others away.
     for host in ["127.0.0.1", "localhost", "127.1", "2130706433", "0x7f.1"] {
-        open(&target_at(host, server.port(), Security::None)).await.quit().await;
+        open(&target_at(host, server.port(), Security::None)).await.quit(&transcript()).await;
     }
     assert_eq!(server.journal().connections, 5);
 }

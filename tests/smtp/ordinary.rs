@@ -32,8 +32,8 @@ pub(crate) enum Then {
     Silence,
 }
 
-/// What happens instead of the usual at events that begin with a text: `greeting`, a command such as `RCPT TO:<a@`, or
-/// `dot`.
+/// What happens instead of the usual at events that begin with a text: `greeting`, a command such as `RCPT TO:<a@`,
+/// `prompt` within a login, or `dot`.
 struct Rule {
     event: String,
     delay: Duration,
@@ -48,6 +48,7 @@ struct Rule {
 pub(crate) struct Behaviour {
     tls: Tls,
     login: Option<(String, String)>,
+    mechanisms: String,
     extensions: Vec<String>,
     rules: Vec<Rule>,
 }
@@ -59,6 +60,7 @@ impl Default for Behaviour {
         Self {
             tls: Tls::Never,
             login: None,
+            mechanisms: "PLAIN LOGIN".to_owned(),
             extensions: extensions.map(str::to_owned).to_vec(),
             rules: Vec::new(),
         }
@@ -78,6 +80,12 @@ impl Behaviour {
         self
     }
 
+    /// Offers these ways to log in.
+    pub(crate) fn mechanisms(mut self, names: &str) -> Self {
+        names.clone_into(&mut self.mechanisms);
+        self
+    }
+
     /// Offers exactly these extensions, beside STARTTLS and AUTH.
     pub(crate) fn extensions(mut self, extensions: &[&str]) -> Self {
         self.extensions = extensions.iter().map(|extension| (*extension).to_owned()).collect();
@@ -92,6 +100,11 @@ impl Behaviour {
     /// Answers the first such event like this, and then does that.
     pub(crate) fn once(self, event: &str, reply: impl AsRef<[u8]>, then: Then) -> Self {
         self.rule(event, Duration::ZERO, Some(reply.as_ref().to_vec()), then, 1)
+    }
+
+    /// Answers each such event like this, and then does that.
+    pub(crate) fn each(self, event: &str, reply: impl AsRef<[u8]>, then: Then) -> Self {
+        self.rule(event, Duration::ZERO, Some(reply.as_ref().to_vec()), then, usize::MAX)
     }
 
     /// Waits before it answers such events as usual.
@@ -222,7 +235,7 @@ impl Connection {
         if !self.may_proceed() {
             lines.push("STARTTLS".to_owned());
         } else if self.behaviour.login.is_some() {
-            lines.push("AUTH PLAIN LOGIN".to_owned());
+            lines.push(format!("AUTH {}", self.behaviour.mechanisms));
         }
         let last = lines.len() - 1;
         let line = |(number, line): (usize, &String)| {
@@ -255,7 +268,7 @@ impl Connection {
     }
 
     async fn prompt(&mut self, text: &str) -> io::Result<String> {
-        self.peer.say(format!("334 {text}\r\n")).await?;
+        self.reply("prompt", &format!("334 {text}\r\n")).await?;
         self.peer.command().await
     }
 

@@ -119,7 +119,7 @@ async fn quit_does_not_wait_for_long() {
     let session =
         Session::open_within(connector(), &plain(&server), brief(), &transcript()).await.expect("opens");
     let start = std::time::Instant::now();
-    session.quit().await;
+    session.quit(&transcript()).await;
     assert!(start.elapsed() < Duration::from_secs(2));
     assert_eq!(server.wait_until(|journal| journal.ended == 1).await.faults, ["QUIT"]);
 }

@@ -34,6 +34,7 @@ async fn dialogue(level: LogLevel) -> Vec<(EntryKind, String)> {
         is_private: false,
     };
     assert_eq!(classes(&session.deliver(&letter, &log).await), [Class::Sent, Class::Refused]);
+    session.quit(&log).await;
     log.take().into_iter().map(|entry| (entry.kind, entry.text)).collect()
 }
 
@@ -56,18 +57,20 @@ async fn what_is_written_down() {
             "RCPT TO:<never@example.com>",
             "DATA",
             "<letter, 35 bytes>",
+            "QUIT",
         ]
     );
     let server = of(EntryKind::Server, &entries);
     assert_eq!(server[..2], ["220 ordinary.example ESMTP", "250-ordinary.example"]);
     assert_eq!(
-        server[server.len() - 5..],
+        server[server.len() - 6..],
         [
             "250 2.1.0 sender ok",
             "250 2.1.5 recipient ok",
             "550 5.1.1 no such user",
             "354 go ahead",
-            "250 2.0.0 taken"
+            "250 2.0.0 taken",
+            "221 2.0.0 bye"
         ]
     );
     let connection = of(EntryKind::Connection, &entries);
@@ -76,11 +79,16 @@ async fn what_is_written_down() {
         "connecting to 127.0.0.1:",
         "connected to",
         "TLS 1.3, TLS13_",
+        "the greeting took ",
         "authenticated in",
+        "the letter was written in ",
+        "the reply to the letter took ",
+        "certificate of CN=localhost, issued by CN=Authority of the tests, valid until ",
+        "closed",
     ] {
         assert!(connection.iter().any(|text| text.contains(part)), "{part} in {connection:?}");
     }
-    assert!(connection.iter().any(|text| text.contains("certificate sha256 ")));
+    assert!(connection.iter().any(|text| text.contains(" UTC, sha256 ")));
     assert_eq!(
         of(EntryKind::Error, &entries),
         ["refused (1 of 2 recipients): envelope: 550 5.1.1 no such user"]
@@ -110,30 +118,46 @@ async fn each_level_adds_to_the_one_before() {
     }
 }
 
-#[tokio::test]
-async fn the_letter_is_shown_in_part() {
+/// What DATA tells of the lines of this letter, sent to so many recipients.
+async fn shown(content: &[u8], recipients: usize, is_private: bool) -> Vec<String> {
     let server = Behaviour::default().start().await;
     let mut session = open(&plain(&server)).await;
-    let content = b"0123456789\r\n".repeat(10_000);
     let log = Transcript::new(LogLevel::LowLevel, Clock::default());
-    let (sender, recipients) = (&addresses(&[USER])[0], &addresses(&["bob@example.com"]));
-    let letter = Letter {
-        sender,
-        recipients,
-        content: &content,
-        eight_bit: false,
-        utf8_headers: false,
-        is_private: false,
-    };
-    session.deliver(&letter, &log).await;
-    let entries = log.take();
-    let lines: Vec<&str> = entries
-        .iter()
-        .filter(|entry| entry.kind == EntryKind::Data && entry.text.starts_with("01"))
-        .map(|entry| entry.text.as_str())
-        .collect();
-    assert_eq!(lines.len(), 64 * 1024 / 12 + 1);
-    assert!(entries.iter().any(|entry| entry.text == "and 54464 bytes more"));
+    let names: Vec<String> = (0..recipients).map(|number| format!("bob{number}@example.com")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let (sender, recipients) = (&addresses(&[USER])[0], &addresses(&names));
+    let letter = Letter { sender, recipients, content, eight_bit: false, utf8_headers: false, is_private };
+    let results = session.deliver(&letter, &log).await;
+    assert!(results.iter().all(|result| result.class == Class::Sent), "{results:?}");
+    let entries: Vec<_> = log.take().into_iter().map(|entry| (entry.kind, entry.text)).collect();
+    assert_eq!(of(EntryKind::Error, &entries), [""; 0]);
+    let is_count = |text: &&str| text.starts_with("wrote ") || text.starts_with("read ");
+    of(EntryKind::Data, &entries).into_iter().filter(|text| !is_count(text)).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn the_letter_is_shown_in_part() {
+    let line = "0123456789".repeat(6);
+    let lines = shown(format!("{line}\r\n").repeat(2_000).as_bytes(), 1, false).await;
+    // 64 KiB in lines of 62 bytes, the last one in part.
+    assert_eq!(lines.len(), 64 * 1024 / 62 + 2);
+    assert!(lines[..lines.len() - 2].iter().all(|shown| *shown == line));
+    assert_eq!(lines[lines.len() - 2..], [&line[..64 * 1024 % 62], "<58464 bytes more>"]);
+    // Lines without a text cost nothing on the wire and much in a log.
+    let lines = shown(&b"\r\n".repeat(20_000), 1, false).await;
+    assert_eq!((lines.len(), lines[3_000].as_str()), (3_001, "<34000 bytes more>"));
+}
+
+#[tokio::test]
+async fn the_letter_is_shown_once_however_many_get_it() {
+    let lines = shown(CONTENT, 250, false).await;
+    let again = "<the same lines as above>";
+    assert_eq!(lines, ["Subject: test", "", "Hello", ".", "..dots", again, again]);
+}
+
+#[tokio::test]
+async fn a_letter_of_our_own_is_shown_to_nobody() {
+    assert_eq!(shown(CONTENT, 1, true).await, ["<a letter of Postroom's own: its lines are never shown>"]);
 }
 
 #[tokio::test]
@@ -148,8 +172,8 @@ async fn case_28_what_a_terminal_must_not_see() {
     let letter = Letter {
         sender,
         recipients,
-        content: CONTENT,
-        eight_bit: false,
+        content: "Subject: \x1b]0;mine\x07\r\n\r\n\0 \u{202e}fdp.exe\u{2069} \u{9b}\r\n".as_bytes(),
+        eight_bit: true,
         utf8_headers: false,
         is_private: false,
     };
@@ -158,6 +182,9 @@ async fn case_28_what_a_terminal_must_not_see() {
     let shown = "\\x1b[2J\\x1b]0;owned\\x07 \\x00 \\u{202e}txt.exe\\u{2066} \\rfake\\u{9b}";
     assert_eq!(results[0].reply.text, shown);
     let texts: Vec<String> = log.take().into_iter().map(|entry| entry.text).collect();
-    assert!(texts.contains(&format!("550 5.1.1 {shown}")), "{texts:?}");
+    let error = format!("refused: envelope: 550 5.1.1 {shown}");
+    for text in [&format!("550 5.1.1 {shown}"), &error] {
+        assert!(texts.contains(text), "{texts:?}");
+    }
     assert!(texts.iter().all(|text| !text.chars().any(char::is_control)));
 }

@@ -51,7 +51,10 @@ impl Session {
             return ledger.finish(log);
         }
         if self.letters > 0 {
-            log.record(EntryKind::Connection, "reused");
+            log.record(
+                EntryKind::Connection,
+                format!("reused for letter {} of this session", self.letters + 1),
+            );
         }
         let dirty = self.state == State::Dirty;
         // Whoever drops this future from here on leaves a session behind that says it is not usable.
@@ -68,6 +71,11 @@ impl Session {
             }
         }
         self.letters += 1;
+        if self.lost_while_idle {
+            // Nothing failed: whoever delivers tries again at once on a new session.
+            log.record(EntryKind::Connection, "the server had given up the idle session");
+            return ledger.into_results();
+        }
         ledger.finish(log)
     }
 
@@ -80,6 +88,7 @@ impl Session {
         log: &Transcript,
     ) -> Result<State, Stop> {
         let mut answered = false;
+        let mut lines_told = false;
         loop {
             let batch = ledger.open(gate.max_recipients().max(1));
             let done = if dirty { State::Dirty } else { State::Ready };
@@ -95,8 +104,16 @@ impl Session {
                 self.lost_while_idle = self.letters > 0 && !answered;
                 return Err(Stop { step: Step::Envelope, reply: self.dialogue.absent(&broken) });
             }
-            let mut transaction =
-                Transaction { session: self, gate, admitted, batch: batch.clone(), answered, ledger, log };
+            let mut transaction = Transaction {
+                session: self,
+                gate,
+                admitted,
+                batch: batch.clone(),
+                answered,
+                lines_told: &mut lines_told,
+                ledger,
+                log,
+            };
             dirty = transaction.run(dirty).await?;
             ledger.count_transaction();
             answered = true;

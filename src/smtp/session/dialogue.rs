@@ -8,12 +8,15 @@ use crate::domain::log::EntryKind;
 use crate::domain::reply::Reply;
 use crate::smtp::deadlines::Deadlines;
 use crate::smtp::redact::Redactor;
-use crate::smtp::reply::RawReply;
+use crate::smtp::reply::{RawReply, shown};
 use crate::smtp::transcript::Transcript;
 use crate::smtp::wire::{Broken, Wire, record_count};
 
 /// The reply code with which a server ends the session at any step (RFC 5321 3.8).
 pub(in crate::smtp) const CLOSING: u16 = 421;
+
+/// A reply that took so long is worth a line of its own; entries have times, for the others.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// A connection on which commands are said one at a time.
 pub(in crate::smtp) struct Dialogue {
@@ -60,15 +63,41 @@ impl Dialogue {
         within: Duration,
         log: &Transcript,
     ) -> Result<RawReply, Broken> {
-        let heard = self.wire.read_reply(Instant::now() + within, log).await;
+        self.hear("the reply", SLOW, within, log).await
+    }
+
+    /// Hears one reply, and tells how long it took; `what` names it.
+    pub(in crate::smtp) async fn timed_reply(
+        &mut self,
+        what: &str,
+        within: Duration,
+        log: &Transcript,
+    ) -> Result<RawReply, Broken> {
+        self.hear(what, Duration::ZERO, within, log).await
+    }
+
+    /// Hears one reply, and tells how long it took where that was `telling` or more.
+    async fn hear(
+        &mut self,
+        what: &str,
+        telling: Duration,
+        within: Duration,
+        log: &Transcript,
+    ) -> Result<RawReply, Broken> {
+        let start = Instant::now();
+        let heard = self.wire.read_reply(start + within, log).await;
+        let took = start.elapsed();
         if log.keeps(EntryKind::Server) {
             let lines = match &heard {
                 Ok(reply) => reply.lines.as_slice(),
                 Err(broken) => broken.lines(),
             };
-            for line in lines {
-                log.record(EntryKind::Server, line.shown(&self.redactor));
+            for line in shown(lines, &self.redactor) {
+                log.record(EntryKind::Server, line);
             }
+        }
+        if heard.is_ok() && took >= telling && log.keeps(EntryKind::Connection) {
+            log.record(EntryKind::Connection, format!("{what} took {} ms", took.as_millis()));
         }
         heard
     }
@@ -92,9 +121,8 @@ impl Dialogue {
         if let Broken::Unasked(Some(reply)) = broken {
             return Reply::absent(format!("{}: {}", broken.words(), self.stored(reply)));
         }
-        match broken.lines().last() {
-            Some(line) => {
-                let mut shown = line.shown(&self.redactor);
+        match shown(broken.lines(), &self.redactor).pop() {
+            Some(mut shown) => {
                 shown.truncate(shown.floor_char_boundary(MAX_QUOTED_BYTES));
                 Reply::absent(format!("{}: {shown}", broken.words()))
             }

@@ -56,14 +56,19 @@ impl Ledger {
         }
     }
 
-    /// Closes the book: everybody has a result, and the transcript tells why some did not get the letter.
-    pub(super) fn finish(mut self, log: &Transcript) -> Vec<RecipientResult> {
+    /// Closes the book: everybody has a result.
+    pub(super) fn into_results(mut self) -> Vec<RecipientResult> {
         self.settle_rest(
             Class::Retry,
             Step::Envelope,
             &Reply::absent("the session ended before this recipient's turn"),
         );
-        let results: Vec<RecipientResult> = self.results.into_iter().flatten().collect();
+        self.results.into_iter().flatten().collect()
+    }
+
+    /// Closes the book: everybody has a result, and the transcript tells why some did not get the letter.
+    pub(super) fn finish(self, log: &Transcript) -> Vec<RecipientResult> {
+        let results = self.into_results();
         let mut told: Vec<(&RecipientResult, usize)> = Vec::new();
         // Whose turn did not come got no worse than later.
         let is_failure = |result: &&RecipientResult| !matches!(result.class, Class::Sent | Class::Untried);

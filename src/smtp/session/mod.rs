@@ -23,8 +23,7 @@ use super::connector::{Connector, Target};
 use super::deadlines::Deadlines;
 use super::failure::Failure;
 use super::transcript::Transcript;
-use crate::domain::clock::Clock;
-use crate::domain::log::LogLevel;
+use crate::domain::log::EntryKind;
 
 /// How long a server gets to answer QUIT; nothing depends on it.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -111,16 +110,15 @@ impl Session {
     }
 
     /// Says QUIT if that makes sense, and closes; takes at most two seconds.
-    pub async fn quit(mut self) {
-        // Nobody reads what a server says to QUIT.
-        let unread = Transcript::new(LogLevel::Client, Clock::default());
-        if !self.is_stale() {
+    pub async fn quit(mut self, transcript: &Transcript) {
+        if matches!(self.state, State::Ready | State::Dirty) {
             self.dialogue.deadlines.reply = QUIT_TIMEOUT.min(self.dialogue.deadlines.reply);
-            if let Err(broken) = self.dialogue.command("QUIT", Shown::AsSaid, &unread).await {
-                tracing::debug!(reason = %broken.words(), "no answer to QUIT");
+            // Where the server closed or spoke meanwhile, this hears it and says nothing.
+            if let Err(broken) = self.dialogue.command("QUIT", Shown::AsSaid, transcript).await {
+                transcript.record(EntryKind::Connection, format!("no answer to QUIT: {}", broken.words()));
             }
         }
-        self.dialogue.close(&unread).await;
+        self.dialogue.close(transcript).await;
     }
 }
 

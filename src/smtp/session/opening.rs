@@ -18,6 +18,7 @@ use crate::smtp::connect::{connect, resolve};
 use crate::smtp::connector::{Connector, Target};
 use crate::smtp::deadlines::Deadlines;
 use crate::smtp::failure::{Failure, FailureKind};
+use crate::smtp::printable;
 use crate::smtp::redact::Redactor;
 use crate::smtp::reply::RawReply;
 use crate::smtp::tls;
@@ -108,7 +109,7 @@ impl Opening<'_> {
 
     async fn greeting(&mut self, dialogue: &mut Dialogue) -> Result<(), Failure> {
         self.progress.enter(Step::Connect);
-        match dialogue.reply(dialogue.deadlines.reply, self.log).await {
+        match dialogue.timed_reply("the greeting", dialogue.deadlines.reply, self.log).await {
             Ok(reply) if reply.code == 220 => {
                 self.progress.pass(dialogue.stored(&reply));
                 Ok(())
@@ -171,10 +172,14 @@ impl Opening<'_> {
             .ok_or_else(|| Failure::other(Step::Tls, FailureKind::Temporary, "the connection is gone"))?;
         let deadline = start + dialogue.deadlines.reply;
         let stream = tls::handshake(&self.connector.tls, &self.target.server.host, stream, deadline).await?;
-        let described = tls::describe(&stream);
-        self.log.record(EntryKind::Connection, format!("{described}, in {} ms", start.elapsed().as_millis()));
+        let elapsed = start.elapsed().as_millis();
+        let (agreed, certificate) = tls::describe(&stream);
+        // A server may put what it learnt in a session before into the names of a certificate.
+        let certificate = printable::escape(dialogue.redactor.mask_text(&certificate));
+        self.log.record(EntryKind::Connection, format!("{agreed}, in {elapsed} ms"));
+        self.log.record(EntryKind::Connection, certificate.as_str());
         dialogue.wire.put_tls(stream);
-        self.progress.pass(Reply::absent(described));
+        self.progress.pass(Reply::absent(format!("{agreed}, {certificate}")));
         Ok(())
     }
 
@@ -192,7 +197,10 @@ impl Opening<'_> {
         }
         // Plain text behind the 220 would be read as if it had come through TLS (CVE-2011-0411 and its kin).
         if dialogue.wire.is_disturbed() && !dialogue.wire.buffered().is_empty() {
-            let count = dialogue.wire.buffered().len();
+            let injected = dialogue.wire.buffered();
+            let count = injected.len();
+            self.log
+                .record(EntryKind::Data, String::from_utf8_lossy(&dialogue.redactor.mask(injected, true)));
             let what = format!(
                 "security: the server, or somebody on the way, sent {count} bytes behind its answer to STARTTLS"
             );

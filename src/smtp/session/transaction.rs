@@ -18,6 +18,8 @@ use crate::smtp::wire::{Broken, Written, record_count};
 const BLOCK_BYTES: usize = 64 * 1024;
 /// What a transcript shows of a letter, in bytes.
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
+/// And of its lines: each costs more than its bytes, and the replies need room, too.
+const MAX_SHOWN_LINES: usize = 3_000;
 /// How long to listen for the reason after the server cut the connection within the content.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -47,6 +49,8 @@ pub(super) struct Transaction<'a, G> {
     pub(super) batch: Vec<usize>,
     /// Whether the server has answered anything since this letter's turn began.
     pub(super) answered: bool,
+    /// Whether the transcript has the letter's lines already: a letter of many transactions is shown once.
+    pub(super) lines_told: &'a mut bool,
     pub(super) ledger: &'a mut Ledger,
     pub(super) log: &'a Transcript,
 }
@@ -159,11 +163,19 @@ impl<G: Gate> Transaction<'_, G> {
     async fn content(&mut self, accepted: &[usize]) -> Result<(), Stop> {
         let content = self.admitted.content;
         self.log.record(EntryKind::Client, format!("<letter, {} bytes>", content.size()));
-        if !self.admitted.letter.is_private {
+        if self.admitted.letter.is_private {
+            self.log.record(EntryKind::Data, "<a letter of Postroom's own: its lines are never shown>");
+        } else if std::mem::replace(self.lines_told, true) {
+            self.log.record(EntryKind::Data, "<the same lines as above>");
+        } else {
             show_lines(self.admitted.letter.content, self.log);
         }
+        let start = Instant::now();
         match self.write(content, accepted).await {
-            Sent::WithDot => {}
+            Sent::WithDot => {
+                let elapsed = start.elapsed().as_millis();
+                self.log.record(EntryKind::Connection, format!("the letter was written in {elapsed} ms"));
+            }
             Sent::Forbidden(reason) => {
                 self.ledger.settle_rest(Class::Untried, Step::Content, &reason);
                 return Err(Stop { step: Step::Content, reply: reason });
@@ -172,7 +184,7 @@ impl<G: Gate> Transaction<'_, G> {
             Sent::Broken(broken) => return Err(self.broke_off(accepted, Some(broken)).await),
         }
         let within = self.session.dialogue.deadlines.acceptance;
-        let heard = self.session.dialogue.reply(within, self.log).await;
+        let heard = self.session.dialogue.timed_reply("the reply to the letter", within, self.log).await;
         let (class, reply) = match &heard {
             Ok(raw) => {
                 let reply = self.session.dialogue.stored(raw);
@@ -318,11 +330,14 @@ fn show_lines(content: &[u8], log: &Transcript) {
     if !log.keeps(EntryKind::Data) {
         return;
     }
-    let shown = &content[..content.len().min(MAX_SHOWN_BYTES)];
-    for line in shown.split_inclusive(|byte| *byte == b'\n') {
-        log.record(EntryKind::Data, String::from_utf8_lossy(line.trim_ascii_end()));
+    let mut shown = 0;
+    let lines = content[..content.len().min(MAX_SHOWN_BYTES)].split_inclusive(|byte| *byte == b'\n');
+    for line in lines.take(MAX_SHOWN_LINES) {
+        shown += line.len();
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        log.record(EntryKind::Data, String::from_utf8_lossy(line.strip_suffix(b"\r").unwrap_or(line)));
     }
-    if shown.len() < content.len() {
-        log.record(EntryKind::Data, format!("and {} bytes more", content.len() - shown.len()));
+    if shown < content.len() {
+        log.record(EntryKind::Data, format!("<{} bytes more>", content.len() - shown));
     }
 }

@@ -6,6 +6,8 @@ use memchr::memmem::Finder;
 
 /// A part that looks the same wherever text is escaped.
 pub(super) const STEM: &str = "kAn4rienV0gelB4uer";
+/// It again, in halves: what a server breaks over two lines is as bad in one of them.
+pub(super) const HALVES: [&str; 2] = ["kAn4rienV", "0gelB4uer"];
 /// With characters that look different in a URL and in base64.
 pub(super) const PASSWORD: &str = "kAn4rienV0gelB4uer ?>~+/&%";
 
@@ -34,23 +36,21 @@ pub(super) fn echo(user: &str) -> String {
 pub(super) struct Search(Vec<(String, Finder<'static>)>);
 
 impl Search {
+    /// For either half of the password's stem, also in capitals or small letters alone.
     pub(super) fn for_password() -> Self {
-        Self::for_text(STEM)
+        let mut forms: Vec<String> = HALVES.into_iter().flat_map(forms).collect();
+        for half in HALVES {
+            forms.extend([half.to_uppercase(), half.to_lowercase()]);
+        }
+        Self::for_forms(forms)
     }
 
     /// For text that is the same in a URL: plain, in base64 behind any neighbour, in hexadecimal, as a list of numbers.
     pub(super) fn for_text(secret: &str) -> Self {
-        let bytes = secret.as_bytes();
-        let hex = hex(bytes);
-        let decimal = bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
-        let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex, decimal];
-        for shift in 0..3 {
-            let shifted = [&vec![0; shift], bytes].concat();
-            // A digit is six bits; those shared with the neighbours may be anything.
-            let whole = (shift * 8).div_ceil(6)..shifted.len() * 8 / 6;
-            forms.push(STANDARD_NO_PAD.encode(&shifted)[whole.clone()].to_owned());
-            forms.push(URL_SAFE_NO_PAD.encode(&shifted)[whole].to_owned());
-        }
+        Self::for_forms(forms(secret))
+    }
+
+    fn for_forms(forms: Vec<String>) -> Self {
         let finder = |form: String| {
             let finder = Finder::new(form.as_bytes()).into_owned();
             (form, finder)
@@ -66,6 +66,22 @@ impl Search {
             Some(format!("{form} in …{}…", String::from_utf8_lossy(around)))
         })
     }
+}
+
+/// In clear, in base64 behind any neighbour, in hexadecimal, as a list of numbers.
+fn forms(secret: &str) -> Vec<String> {
+    let bytes = secret.as_bytes();
+    let hex = hex(bytes);
+    let decimal = bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(", ");
+    let mut forms = vec![secret.to_owned(), hex.to_uppercase(), hex, decimal];
+    for shift in 0..3 {
+        let shifted = [&vec![0; shift], bytes].concat();
+        // A digit is six bits; those shared with the neighbours may be anything.
+        let whole = (shift * 8).div_ceil(6)..shifted.len() * 8 / 6;
+        forms.push(STANDARD_NO_PAD.encode(&shifted)[whole.clone()].to_owned());
+        forms.push(URL_SAFE_NO_PAD.encode(&shifted)[whole].to_owned());
+    }
+    forms
 }
 
 pub(super) fn hex(bytes: &[u8]) -> String {
@@ -88,6 +104,10 @@ fn the_search_finds_what_is_there() {
         {
             assert!(search.finds(form.as_bytes()).is_some(), "{form}");
         }
+    }
+    assert_eq!(HALVES.concat(), STEM);
+    for half in HALVES.map(str::to_owned).into_iter().chain([STEM.to_uppercase(), STEM.to_lowercase()]) {
+        assert!(search.finds(format!("x{half}y").as_bytes()).is_some(), "{half}");
     }
     assert!(search.finds(b"the bird has flown").is_none());
 }

@@ -8,8 +8,9 @@ use postroom::api::proto::{
     ConfirmSenderRequest, CreateSenderRequest, ListMessagesRequest, ListSendersRequest,
 };
 
+use super::answers::{Answers, tail};
 use super::canary::hex;
-use super::{Answers, dump, keep_every_byte, tail};
+use super::{dump, keep_every_byte};
 use crate::binary::{DataDir, Serving};
 use crate::scripted::ordinary::Behaviour;
 use crate::senders::{code, of_user};
