@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tracing::Instrument;
@@ -22,6 +22,8 @@ use crate::domain::site::SiteId;
 const RESPONSES_IN_FLIGHT: usize = 1;
 /// The table is looked at so often, whatever was heard: other replicas write it, too.
 const POLL: Duration = Duration::from_secs(1);
+/// A stream goes on although the store does not answer for so long: less than until the next response is due.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// A response comes at least so often (API 6).
 const HEARTBEAT: Duration = Duration::from_secs(15);
 
@@ -77,8 +79,15 @@ pub(super) fn follow<F: Followed>(
     place: Place,
 ) -> Responses<F::Response> {
     let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
-    let follower =
-        Follower { api: Arc::clone(api), credentials, site, followed, place, checked: Instant::now() };
+    let follower = Follower {
+        api: Arc::clone(api),
+        credentials,
+        site,
+        followed,
+        place,
+        checked: Instant::now(),
+        trouble: None,
+    };
     tokio::spawn(follower.run(responses).in_current_span());
     ReceiverStream::new(stream)
 }
@@ -102,6 +111,8 @@ struct Follower<F> {
     place: Place,
     /// When the key was looked at last.
     checked: Instant,
+    /// Since when the store does not answer.
+    trouble: Option<Instant>,
 }
 
 impl<F: Followed> Follower<F> {
@@ -130,8 +141,16 @@ impl<F: Followed> Follower<F> {
             }
             recorded.mark_unchanged();
             let since = Instant::now();
-            let Batch { items, reached, more } = self.followed.read(self.place, since).await?;
+            let Batch { items, reached, more } = match self.followed.read(self.place, since).await {
+                // A store that is busy or restarts ends no stream, unless it takes long.
+                Err(problem) if self.bears(&problem) => {
+                    sleep(POLL).await;
+                    continue;
+                }
+                read => read?,
+            };
             self.place = reached;
+            self.trouble = None;
             if !items.is_empty() || Instant::now() >= heartbeat {
                 let response = self.followed.response(items, self.followed.token(reached));
                 // There is room: nobody else sends.
@@ -161,10 +180,22 @@ impl<F: Followed> Follower<F> {
     }
 
     async fn check_key(&mut self) -> Result<(), Problem> {
-        if self.checked.elapsed() >= KEY_CHECK {
-            self.api.authenticator.still_counts(&self.credentials).await?;
-            self.checked = Instant::now();
+        if self.checked.elapsed() < KEY_CHECK {
+            return Ok(());
         }
-        Ok(())
+        match self.api.authenticator.still_counts(&self.credentials).await {
+            // Nothing can be read meanwhile, either.
+            Err(problem) if self.bears(&problem) => Ok(()),
+            checked => {
+                self.checked = Instant::now();
+                checked
+            }
+        }
+    }
+
+    /// Whether the problem is that the store does not answer, and has not been for long.
+    fn bears(&mut self, problem: &Problem) -> bool {
+        let since = *self.trouble.get_or_insert_with(Instant::now);
+        problem.reason == Reason::StoreUnavailable && since.elapsed() < PATIENCE
     }
 }

@@ -38,6 +38,7 @@ mod postfix_auth;
 mod process;
 mod python_client;
 mod random;
+mod readers;
 mod real_letters;
 mod retries;
 mod retrying;

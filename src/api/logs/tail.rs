@@ -233,8 +233,7 @@ async fn resume(
     };
     let position = position.parse().map_err(|_| follow::token_expired())?;
     // A place behind the last one is of another life of the database.
-    let known = logs::horizon(store, site).await?..=logs::last_position(store, site).await?;
-    if !known.contains(&position) {
+    if !logs::known_positions(store, site).await?.contains(&position) {
         return Err(follow::token_expired());
     }
     Ok((position, start.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())))

@@ -12,7 +12,9 @@ use time::OffsetDateTime;
 
 pub use self::dropping::{drop_leavings, forget, give_room_back, sites_with_leavings};
 pub use self::following::{Follower, Part, Recent};
-pub use self::reading::{ChunkFilter, StoredChunk, StoredRestart, horizon, last_position, read, read_back};
+pub use self::reading::{
+    ChunkFilter, StoredChunk, StoredRestart, known_positions, last_position, read, read_back,
+};
 pub use self::restarting::{clear, restart_due};
 pub(super) use self::restarting::{restart_changed, restart_deleted};
 pub use self::writing::record;

@@ -1,6 +1,8 @@
 //! Reading logs: chunks in their order, and where logs began afresh.
 
-use sqlx::{query, query_as, query_scalar};
+use std::ops::RangeInclusive;
+
+use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -40,28 +42,28 @@ pub struct ChunkFilter {
 /// # Errors
 /// When the database does not answer.
 pub async fn last_position(store: &Store, site: &SiteId) -> Result<i64, StoreError> {
-    let position = query_scalar!(
-        r#"select greatest(
-               (select max(position) from log_chunks where site_id = $1),
-               (select max(start_position) from logs where site_id = $1),
-               (select log_horizon from sites where site_id = $1)
-           ) as position"#,
-        site.as_str(),
-    )
-    .fetch_one(&store.pool)
-    .await?;
-    Ok(position.unwrap_or(0))
+    known_positions(store, site).await.map(RangeInclusive::into_inner).map(|(_, last)| last)
 }
 
-/// A place below this position cannot be gone on from: what was forgotten without a trace lay there.
+/// The positions from which a reader can go on: none below what was forgotten without a trace, none behind the last one.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn horizon(store: &Store, site: &SiteId) -> Result<i64, StoreError> {
-    let position = query_scalar!("select log_horizon from sites where site_id = $1", site.as_str())
-        .fetch_optional(&store.pool)
-        .await?;
-    Ok(position.unwrap_or(0))
+pub async fn known_positions(store: &Store, site: &SiteId) -> Result<RangeInclusive<i64>, StoreError> {
+    let found = query!(
+        r#"select log_horizon,
+                  greatest(
+                      log_horizon,
+                      (select max(position) from log_chunks where site_id = $1),
+                      (select max(start_position) from logs where site_id = $1)
+                  ) as "last!"
+           from sites
+           where site_id = $1"#,
+        site.as_str(),
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(found.map_or(0..=0, |found| found.log_horizon..=found.last))
 }
 
 struct ChunkRow {
