@@ -5,6 +5,7 @@ use postroom::api::proto::{
     Account, DeleteAccountRequest, ListLogEntriesRequest, ListLogsRequest, Message, SendMessageRequest,
     recipient,
 };
+use postroom::domain::audit::{Actor, Deed, Note};
 use tonic::{Code, Status};
 
 use crate::scripted::Server;
@@ -26,8 +27,10 @@ async fn busy_account(postroom: &Postroom, server: &Server) -> Account {
     let mut stored = postroom::store::accounts::find(&store, &site, id).await.expect("read").expect("there");
     stored.profile.active = true;
     let keep = postroom::store::checks::CheckChange::Keep;
+    let note =
+        Note { by: Actor::CommandLine, deed: Deed::ChangeAccount { account: id, fields: vec!["active"] } };
     let replaced =
-        postroom::store::accounts::replace(&store, &stored, None, keep, None).await.expect("written");
+        postroom::store::accounts::replace(&store, &stored, None, keep, None, &note).await.expect("written");
     assert!(matches!(replaced, postroom::store::accounts::Replaced::Saved));
     store.close().await;
     account

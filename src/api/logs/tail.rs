@@ -15,6 +15,7 @@ use crate::api::proto::{
     LogEntry as ProtoEntry, Restart as ProtoRestart, TailLogEntriesRequest, TailLogEntriesResponse,
 };
 use crate::domain::access::Right;
+use crate::domain::audit::{Reading, Tailed};
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
@@ -43,7 +44,7 @@ pub(super) fn right(logs: &[String]) -> Right {
 /// Starts a tail.
 ///
 /// # Errors
-/// `INVALID_FIELD`, `RESUME_TOKEN_EXPIRED`.
+/// `INVALID_FIELD`, `NOT_FOUND` for the site, `RESUME_TOKEN_EXPIRED`.
 pub(super) async fn start(
     api: &Arc<Api>,
     credentials: Credentials,
@@ -79,6 +80,8 @@ pub(super) async fn start(
             first = tail.history(place.position, history).await?;
         }
     }
+    let reading = Reading::Tail { logs: Tailed::of(&tail.filter.logs), message: tail.filter.message };
+    api.note_read(&credentials.caller, &site, reading).await?;
     Ok(follow::follow(api, credentials, site, tail, place, first))
 }
 

@@ -13,6 +13,7 @@ pub use self::dropping::{drop_leavings, forget, give_room_back, sites_with_leavi
 pub use self::reading::{ChunkFilter, StoredChunk, horizon, last_position, read, read_back, restarts};
 pub use self::restarting::{clear, restart_due};
 pub(super) use self::restarting::{restart_changed, restart_deleted};
+pub(super) use self::writing::append;
 pub use self::writing::record;
 use super::{Store, StoreError};
 use crate::domain::account::Origin;
