@@ -40,7 +40,7 @@ impl TryFrom<KeyRow> for Key {
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
         let KeyRow { site_id, key_id, roles, create_time, expire_time, revoke_time } = row;
-        let scope = scope_of(site_id)?;
+        let scope = scope_of(&site_id)?;
         let roles = roles
             .iter()
             .map(|name| Role::from_name(name).ok_or(StoreError::Corrupt("role")))
@@ -119,7 +119,7 @@ pub async fn revoke(store: &Store, key_id: Uuid) -> Result<bool, StoreError> {
     let found = query_scalar!("select site_id from keys where key_id = $1 and revoke_time is null", key_id)
         .fetch_optional(&store.pool)
         .await?;
-    let Some(scope) = found.map(scope_of).transpose()? else { return Ok(false) };
+    let Some(scope) = found.as_deref().map(scope_of).transpose()? else { return Ok(false) };
     let note = Note { by: Actor::CommandLine, deed: Deed::RevokeKey { key: key_id, scope: scope.clone() } };
     let last = note_to_most(store, &scope, &note).await?;
     let mut transaction = store.pool.begin().await?;
@@ -169,11 +169,11 @@ async fn append_to(
     Ok(())
 }
 
-fn scope_of(name: String) -> Result<Scope, StoreError> {
+fn scope_of(name: &str) -> Result<Scope, StoreError> {
     if name == ALL_SITES {
         return Ok(Scope::AllSites);
     }
-    SiteId::parse(&name).map(Scope::Site).ok_or(StoreError::Corrupt("site id"))
+    SiteId::parse(name).map(Scope::Site).ok_or(StoreError::Corrupt("site id"))
 }
 
 fn scope_name(scope: &Scope) -> &str {

@@ -155,10 +155,10 @@ async fn the_logs_of_an_account_go_with_it() {
         let logs = postroom.logs().list_logs(request).await.expect("a page").into_inner().logs;
         logs.into_iter().map(|log| log.name.replace("sites/shop/logs/", "")).collect()
     };
-    assert_eq!(logs("").await, ["check-admin-0", "check-admin-1", "send-admin-1", "send-admin-2"]);
+    assert_eq!(logs("").await, ["check-admin-0", "check-admin-1", "send-admin-1", "send-admin-2", "audit"]);
     assert_eq!(logs(&account.name).await, ["check-admin-1", "send-admin-1"]);
     delete(&postroom, &account.name, "", false).await.expect("deleted");
-    assert_eq!(logs("").await, ["check-admin-0", "send-admin-2"]);
+    assert_eq!(logs("").await, ["check-admin-0", "send-admin-2", "audit"]);
     assert_eq!(logs(&kept.name).await, ["send-admin-2"]);
     let request = ListLogEntriesRequest {
         name: format!("{SITE}/logs/send-admin-1"),

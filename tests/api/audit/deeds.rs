@@ -4,8 +4,8 @@ use postroom::api::proto::account::Auth;
 use postroom::api::proto::log_entry::Kind;
 use postroom::api::proto::tail_log_entries_request::Start;
 use postroom::api::proto::{
-    Account, CreateAccountRequest, DeleteAccountRequest, Limits, ListLogEntriesRequest, LogLevel, Origin,
-    PasswordAuth, Settings, TailLogEntriesRequest, UpdateAccountRequest,
+    Account, CreateAccountRequest, DeleteAccountRequest, Limits, ListLogEntriesRequest, LogLevel, NoAuth,
+    Origin, PasswordAuth, Settings, TailLogEntriesRequest, UpdateAccountRequest,
 };
 use postroom::domain::access::{Role, Scope};
 use postroom::domain::audit::{Actor, Deed, Note};
@@ -329,7 +329,7 @@ async fn values_and_secrets_are_never_told() {
     let change = Account { port: 2525, auth: auth("", "canary-two"), ..account.clone() };
     operator.change_account(change).await.expect("changed");
     operator
-        .change_account(Account { auth: Some(Auth::None(Default::default())), ..account })
+        .change_account(Account { auth: Some(Auth::None(NoAuth::default())), ..account })
         .await
         .expect("changed");
     let expected = [
