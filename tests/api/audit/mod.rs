@@ -4,6 +4,8 @@ mod deeds;
 mod reading;
 mod together;
 
+use std::time::Instant;
+
 use postroom::api::proto::accounts_service_client::AccountsServiceClient;
 use postroom::api::proto::logs_service_client::LogsServiceClient;
 use postroom::api::proto::send_service_client::SendServiceClient;
@@ -16,7 +18,7 @@ use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::site::SiteId;
 use postroom::store::keys;
 use tokio::time::timeout;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 use uuid::Uuid;
 
 use crate::support::{Authorised, PATIENCE, Postroom, SITE};
@@ -116,6 +118,17 @@ impl Person {
         let settings = Settings { name: format!("{SITE}/settings"), ..settings };
         let request = UpdateSettingsRequest { settings: Some(settings), update_mask: None };
         Ok(self.settings().update_settings(request).await?.into_inner().settings.expect("set"))
+    }
+}
+
+/// What a busy store refuses is asked again, as a patient client does.
+async fn patiently<T>(call: impl AsyncFn() -> Result<T, Status>) -> T {
+    let start = Instant::now();
+    loop {
+        match call().await {
+            Err(status) if status.code() == Code::Unavailable && start.elapsed() < PATIENCE => {}
+            answer => return answer.expect("an answer"),
+        }
     }
 }
 

@@ -6,8 +6,9 @@ use postroom::api::proto::{
 };
 use postroom::domain::access::{Role, Scope};
 use postroom::store::keys;
+use uuid::Uuid;
 
-use super::{Auditor, Person};
+use super::{Auditor, Person, patiently};
 use crate::desk::{FROM, count, start};
 use crate::support::{SITE, letter, plain_account};
 
@@ -39,13 +40,13 @@ async fn changes_reads_and_letters_do_not_stand_in_each_others_way() {
                 sender_name: format!("Round {round}"),
                 ..Account::default()
             };
-            one.change_account(account).await.expect("changed");
+            patiently(async || one.change_account(account.clone()).await).await;
         }
     };
     let settings = async || {
         for round in 0..ROUNDS {
             let settings = Settings { send_in_parts: Some(round % 2 == 0), ..Settings::default() };
-            two.change_settings(settings).await.expect("changed");
+            patiently(async || two.change_settings(settings.clone()).await).await;
         }
     };
     let others = async || {
@@ -53,20 +54,21 @@ async fn changes_reads_and_letters_do_not_stand_in_each_others_way() {
             let request = CreateAccountRequest {
                 parent: SITE.to_owned(),
                 account: Some(plain_account(&server, "other@example.com")),
-                ..CreateAccountRequest::default()
+                request_id: Uuid::now_v7().to_string(),
+                validate_only: false,
             };
-            let made = three.accounts().create_account(request).await.expect("made").into_inner();
-            let name = made.account.expect("set").name;
+            let made = patiently(async || three.accounts().create_account(request.clone()).await).await;
+            let name = made.into_inner().account.expect("set").name;
             let request = DeleteAccountRequest { name, force: true, etag: String::new() };
-            three.accounts().delete_account(request).await.expect("deleted");
+            patiently(async || three.accounts().delete_account(request.clone()).await).await;
         }
     };
     let reads = async || {
         for _ in 0..ROUNDS {
             let reader = Person::of(&postroom, Role::Operator, Scope::AllSites).await;
-            reader.entries("check-admin-0").await.expect("entries");
-            reader.tail(TailLogEntriesRequest::default()).await.expect("a tail");
-            reader.clear("check-admin-0").await.expect("cleared or empty");
+            patiently(async || reader.entries("check-admin-0").await).await;
+            patiently(async || reader.tail(TailLogEntriesRequest::default()).await).await;
+            patiently(async || reader.clear("check-admin-0").await).await;
             let store = postroom.store();
             assert!(keys::revoke(&store, reader.id).await.expect("revoked"));
             store.close().await;
