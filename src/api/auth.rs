@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 
 use crate::domain::access::{Caller, key_hash};
+use crate::domain::audit::Actor;
 use crate::domain::error::{Problem, Reason};
 use crate::store::{Store, keys};
 
@@ -32,6 +33,13 @@ pub(super) struct Authenticator {
 pub(super) struct Credentials {
     pub(super) caller: Caller,
     hash: KeyHash,
+}
+
+impl Credentials {
+    /// The caller, as notes name it.
+    pub(super) fn actor(&self) -> Actor {
+        Actor::from(&self.caller)
+    }
 }
 
 impl Authenticator {

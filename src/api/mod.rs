@@ -10,6 +10,7 @@ mod logs;
 mod mailbox;
 mod page;
 pub mod proto;
+mod read_notes;
 mod send;
 mod settings;
 mod status;
@@ -31,6 +32,7 @@ use self::proto::accounts_service_server::AccountsServiceServer;
 use self::proto::logs_service_server::LogsServiceServer;
 use self::proto::send_service_server::SendServiceServer;
 use self::proto::settings_service_server::SettingsServiceServer;
+use self::read_notes::ReadNotes;
 use crate::domain::access::Right;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::settings::StoredSettings;
@@ -58,6 +60,7 @@ pub struct Api {
     connector: Arc<Connector>,
     authenticator: Authenticator,
     check_budget: CheckBudget,
+    read_notes: ReadNotes,
     options: ApiOptions,
     /// The soft stop: streams end, waiting calls answer.
     stop: CancellationToken,
@@ -75,6 +78,7 @@ impl Api {
         Arc::new(Self {
             authenticator: Authenticator::new(store.clone()),
             check_budget: CheckBudget::new(options.check_limits),
+            read_notes: ReadNotes::default(),
             store,
             connector,
             options,
@@ -93,7 +97,7 @@ impl Api {
         self.admit(metadata, right, named).await.map(|(_, named)| named)
     }
 
-    /// The same with the credentials, for a stream that asks again.
+    /// The same with the credentials, for what is noted by them, and for a stream that asks again.
     async fn admit<T: OfSite>(
         &self,
         metadata: &MetadataMap,

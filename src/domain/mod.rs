@@ -3,6 +3,7 @@
 pub mod access;
 pub mod account;
 pub mod address;
+pub mod audit;
 pub mod clock;
 pub mod error;
 pub mod event;

@@ -170,10 +170,47 @@ impl StoredSettings {
         self.log_max_size_mib.unwrap_or(DEFAULT_LOG_MAX_SIZE_MIB)
     }
 
-    /// Whether the same counts with these settings as with others, defaults being written out or not.
+    /// The names of the settings of which not the same counts here as there, defaults being written out or not.
     #[must_use]
-    pub fn counts_like(&self, other: &Self) -> bool {
-        self.written_out() == other.written_out()
+    pub fn differences(&self, other: &Self) -> Vec<&'static str> {
+        let Self {
+            enabled,
+            user_accounts_enabled,
+            require_confirmed_sender,
+            account_priority,
+            send_test_on_save,
+            connection_timeout,
+            save_logs,
+            log_level,
+            log_rewrite_period,
+            log_max_size_mib,
+            retry_intervals,
+            max_messages_per_batch,
+            min_batch_interval,
+            send_in_parts,
+            on_uncertain,
+            message_retention,
+        } = self.written_out();
+        let other = other.written_out();
+        let settings = [
+            ("enabled", enabled != other.enabled),
+            ("user_accounts_enabled", user_accounts_enabled != other.user_accounts_enabled),
+            ("require_confirmed_sender", require_confirmed_sender != other.require_confirmed_sender),
+            ("account_priority", account_priority != other.account_priority),
+            ("send_test_on_save", send_test_on_save != other.send_test_on_save),
+            ("connection_timeout", connection_timeout != other.connection_timeout),
+            ("save_logs", save_logs != other.save_logs),
+            ("log_level", log_level != other.log_level),
+            ("log_rewrite_period", log_rewrite_period != other.log_rewrite_period),
+            ("log_max_size_mib", log_max_size_mib != other.log_max_size_mib),
+            ("retry_intervals", retry_intervals != other.retry_intervals),
+            ("max_messages_per_batch", max_messages_per_batch != other.max_messages_per_batch),
+            ("min_batch_interval", min_batch_interval != other.min_batch_interval),
+            ("send_in_parts", send_in_parts != other.send_in_parts),
+            ("on_uncertain", on_uncertain != other.on_uncertain),
+            ("message_retention", message_retention != other.message_retention),
+        ];
+        settings.into_iter().filter_map(|(name, differs)| differs.then_some(name)).collect()
     }
 
     /// The same with every default written out.

@@ -1,15 +1,19 @@
 //! Access keys; only their SHA-256 is stored.
 
-use sqlx::{query, query_as};
+use sqlx::{PgConnection, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, audit, sites};
 use crate::domain::access::{Caller, Role, Scope};
+use crate::domain::audit::{Actor, Deed, Note};
+use crate::domain::clock::Clock;
 use crate::domain::site::SiteId;
 
 /// What stands for all sites.
 const ALL_SITES: &str = "-";
+/// Sites that are told of a key in one transaction: it holds up what they record, for some tenths of a second.
+const SITES: i64 = 100;
 
 /// A key as it is listed.
 #[derive(Clone, Debug)]
@@ -36,11 +40,7 @@ impl TryFrom<KeyRow> for Key {
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
         let KeyRow { site_id, key_id, roles, create_time, expire_time, revoke_time } = row;
-        let scope = if site_id == ALL_SITES {
-            Scope::AllSites
-        } else {
-            Scope::Site(SiteId::parse(&site_id).ok_or(StoreError::Corrupt("site id"))?)
-        };
+        let scope = scope_of(&site_id)?;
         let roles = roles
             .iter()
             .map(|name| Role::from_name(name).ok_or(StoreError::Corrupt("role")))
@@ -49,13 +49,18 @@ impl TryFrom<KeyRow> for Key {
     }
 }
 
-/// Stores a key.
+/// Stores a key, and notes in the log `audit` of each site that it reaches now that it was made: at the command line,
+/// since nothing else makes keys.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer. Sites may then have been told of a key for all sites that there is not; there is
+/// none of which a site was not told.
 pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<(), StoreError> {
+    let note = Note { by: Actor::CommandLine, deed: Deed::MakeKey(caller.clone()) };
+    let last = note_to_most(store, &caller.scope, &note).await?;
     let Caller { key_id, scope, roles, expire_time } = caller;
     let roles: Vec<String> = roles.iter().map(|role| role.name().to_owned()).collect();
+    let mut transaction = store.pool.begin().await?;
     query!(
         "insert into keys (site_id, key_id, hash, roles, expire_time) values ($1, $2, $3, $4, $5)",
         scope_name(scope),
@@ -64,8 +69,10 @@ pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<(
         &roles,
         *expire_time,
     )
-    .execute(&store.pool)
+    .execute(&mut *transaction)
     .await?;
+    append_to(&mut transaction, &store.clock, &last, &note).await?;
+    transaction.commit().await?;
     Ok(())
 }
 
@@ -104,16 +111,69 @@ pub async fn list(store: &Store) -> Result<Vec<Key>, StoreError> {
     .collect()
 }
 
-/// Revokes a key; whether there was one that counted.
+/// Revokes a key, and notes that in the log `audit` of each site that it reached; whether there was one that counted.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer. Sites may then have been told of it although the key still counts.
 pub async fn revoke(store: &Store, key_id: Uuid) -> Result<bool, StoreError> {
+    let found = query_scalar!("select site_id from keys where key_id = $1 and revoke_time is null", key_id)
+        .fetch_optional(&store.pool)
+        .await?;
+    let Some(scope) = found.as_deref().map(scope_of).transpose()? else { return Ok(false) };
+    let note = Note { by: Actor::CommandLine, deed: Deed::RevokeKey { key: key_id, scope: scope.clone() } };
+    let last = note_to_most(store, &scope, &note).await?;
+    let mut transaction = store.pool.begin().await?;
     let revoked =
         query!("update keys set revoke_time = now() where key_id = $1 and revoke_time is null", key_id)
-            .execute(&store.pool)
+            .execute(&mut *transaction)
             .await?;
-    Ok(revoked.rows_affected() > 0)
+    if revoked.rows_affected() == 0 {
+        return Ok(false);
+    }
+    append_to(&mut transaction, &store.clock, &last, &note).await?;
+    transaction.commit().await?;
+    Ok(true)
+}
+
+/// Notes a deed about a key to the sites that it reaches, but for the last [`SITES`] of them, which are left to the
+/// transaction of the deed itself; answers these.
+async fn note_to_most(store: &Store, scope: &Scope, note: &Note) -> Result<Vec<SiteId>, StoreError> {
+    if let Scope::Site(site) = scope {
+        return Ok(vec![site.clone()]);
+    }
+    let (mut after, mut page) = (String::new(), Vec::new());
+    loop {
+        let next = sites::list(store, &after, SITES).await?;
+        let Some(last) = next.last() else { return Ok(page) };
+        last.id.as_str().clone_into(&mut after);
+        let earlier = std::mem::replace(&mut page, next.into_iter().map(|site| site.id).collect());
+        if !earlier.is_empty() {
+            let mut transaction = store.pool.begin().await?;
+            append_to(&mut transaction, &store.clock, &earlier, note).await?;
+            transaction.commit().await?;
+        }
+    }
+}
+
+/// Adds a note to the logs of these sites. They are locked in the order of their ids, as every call does, so that no two
+/// wait for one another.
+async fn append_to(
+    connection: &mut PgConnection,
+    clock: &Clock,
+    sites: &[SiteId],
+    note: &Note,
+) -> Result<(), StoreError> {
+    for site in sites {
+        audit::append(&mut *connection, clock, site, note).await?;
+    }
+    Ok(())
+}
+
+fn scope_of(name: &str) -> Result<Scope, StoreError> {
+    if name == ALL_SITES {
+        return Ok(Scope::AllSites);
+    }
+    SiteId::parse(name).map(Scope::Site).ok_or(StoreError::Corrupt("site id"))
 }
 
 fn scope_name(scope: &Scope) -> &str {

@@ -1,6 +1,7 @@
 //! Every SQL statement, over one pool of connections. Functions by noun, one file each. They take and give domain types; `sqlx` is known nowhere else.
 
 pub mod accounts;
+pub mod audit;
 pub mod cancelling;
 pub mod candidates;
 pub mod changes;

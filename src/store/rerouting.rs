@@ -4,8 +4,9 @@ use sqlx::{PgConnection, query, query_as, query_scalar};
 use uuid::Uuid;
 
 use super::candidates::{self, Owners};
-use super::{Store, StoreError, closing, logs};
+use super::{Store, StoreError, audit, closing, logs};
 use crate::domain::address::Mailbox;
+use crate::domain::audit::Note;
 use crate::domain::message::Ending;
 use crate::domain::routing::{self, Letter};
 use crate::domain::settings::AccountPriority;
@@ -23,7 +24,7 @@ pub enum Deleted {
 }
 
 /// Deletes an account, if it has this version where one is named. Letters that wait for it are a reason not to, or
-/// with `force` are chosen a new account each; those that find none fail.
+/// with `force` are chosen a new account each; those that find none fail. The deletion is noted.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -34,8 +35,9 @@ pub async fn delete_account(
     version: Option<i64>,
     force: bool,
     priority: AccountPriority,
+    note: &Note,
 ) -> Result<Deleted, StoreError> {
-    closing::persistently(|| delete_once(store, site, account, version, force, priority)).await
+    closing::persistently(|| delete_once(store, site, account, version, force, priority, note)).await
 }
 
 async fn delete_once(
@@ -45,6 +47,7 @@ async fn delete_once(
     version: Option<i64>,
     force: bool,
     priority: AccountPriority,
+    note: &Note,
 ) -> Result<Deleted, StoreError> {
     let mut transaction = store.pool.begin().await?;
     // Locks out letters that are just being accepted for it (`for key share` in messages::take).
@@ -73,6 +76,7 @@ async fn delete_once(
         .await?;
     let failed = reroute(&mut transaction, site, priority, waiting).await?;
     logs::restart_deleted(&mut transaction, site, account, store.clock().now()).await?;
+    audit::append(&mut transaction, &store.clock, site, note).await?;
     transaction.commit().await?;
     store.changes.recorded(site, &failed);
     Ok(Deleted::Deleted)

@@ -5,7 +5,8 @@ use std::time::Duration;
 use sqlx::{query, query_as};
 use time::OffsetDateTime;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, audit};
+use crate::domain::audit::Note;
 use crate::domain::log::LogLevel;
 use crate::domain::log::rotation::RewritePeriod;
 use crate::domain::settings::{AccountPriority, OnUncertain, Settings, StoredSettings};
@@ -98,11 +99,15 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
     .transpose()
 }
 
-/// Replaces the settings of a site if they still have the version that `settings` names; `None` if not.
+/// Replaces the settings of a site if they still have the version that `settings` names, and notes it; `None` if not.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settings>, StoreError> {
+pub async fn replace(
+    store: &Store,
+    settings: &Settings,
+    note: &Note,
+) -> Result<Option<Settings>, StoreError> {
     let Settings { site, stored, version, update_time: _ } = settings;
     let StoredSettings {
         enabled,
@@ -184,8 +189,10 @@ pub async fn replace(store: &Store, settings: &Settings) -> Result<Option<Settin
         )
         .execute(&mut *transaction)
         .await?;
+        audit::append(&mut transaction, &store.clock, site, note).await?;
     }
     transaction.commit().await?;
+    store.changes.recorded(site, &[]);
     changed.map(|row| row.into_settings(site)).transpose()
 }
 

@@ -5,6 +5,7 @@ use postroom::api::proto::{
     Account, DeleteAccountRequest, ListLogEntriesRequest, ListLogsRequest, Message, SendMessageRequest,
     recipient,
 };
+use postroom::domain::audit::{Actor, Deed, Note};
 use tonic::{Code, Status};
 
 use crate::scripted::Server;
@@ -26,8 +27,10 @@ async fn busy_account(postroom: &Postroom, server: &Server) -> Account {
     let mut stored = postroom::store::accounts::find(&store, &site, id).await.expect("read").expect("there");
     stored.profile.active = true;
     let keep = postroom::store::checks::CheckChange::Keep;
+    let note =
+        Note { by: Actor::CommandLine, deed: Deed::ChangeAccount { account: id, fields: vec!["active"] } };
     let replaced =
-        postroom::store::accounts::replace(&store, &stored, None, keep, None).await.expect("written");
+        postroom::store::accounts::replace(&store, &stored, None, keep, None, &note).await.expect("written");
     assert!(matches!(replaced, postroom::store::accounts::Replaced::Saved));
     store.close().await;
     account
@@ -152,10 +155,10 @@ async fn the_logs_of_an_account_go_with_it() {
         let logs = postroom.logs().list_logs(request).await.expect("a page").into_inner().logs;
         logs.into_iter().map(|log| log.name.replace("sites/shop/logs/", "")).collect()
     };
-    assert_eq!(logs("").await, ["check-admin-0", "check-admin-1", "send-admin-1", "send-admin-2"]);
+    assert_eq!(logs("").await, ["check-admin-0", "check-admin-1", "send-admin-1", "send-admin-2", "audit"]);
     assert_eq!(logs(&account.name).await, ["check-admin-1", "send-admin-1"]);
     delete(&postroom, &account.name, "", false).await.expect("deleted");
-    assert_eq!(logs("").await, ["check-admin-0", "send-admin-2"]);
+    assert_eq!(logs("").await, ["check-admin-0", "send-admin-2", "audit"]);
     assert_eq!(logs(&kept.name).await, ["send-admin-2"]);
     let request = ListLogEntriesRequest {
         name: format!("{SITE}/logs/send-admin-1"),

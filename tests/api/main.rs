@@ -3,6 +3,7 @@
 mod acceptor;
 mod access;
 mod accounts;
+mod audit;
 mod binary;
 mod bulk;
 mod calls;

@@ -52,7 +52,8 @@ async fn a_mailbox_takes_over_the_crm_account() {
     let logs = postroom.logs().list_logs(logs).await.expect("listed").into_inner().logs;
     let names: Vec<_> = logs.iter().map(|log| (log.file_name.as_str(), log.tags.join(""))).collect();
     let own = ("check_users_smtp_1.log", "[Check][Mail]".to_owned());
-    assert_eq!(names, [("check_users_smtp_0.log", "[Check]".to_owned()), own]);
+    let audit = ("audit.log", "[Audit]".to_owned());
+    assert_eq!(names, [("check_users_smtp_0.log", "[Check]".to_owned()), own, audit]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,12 +108,13 @@ async fn logs_of_an_account_begin_anew_with_a_change() {
         let logs = postroom.logs().list_logs(request).await.expect("listed").into_inner().logs;
         logs.into_iter().map(|log| log.name).collect::<Vec<_>>()
     };
-    let (check, checks_of_new, send) = (
+    let (check, checks_of_new, send, audit) = (
         format!("{SITE}/logs/check-admin-1"),
         format!("{SITE}/logs/check-admin-0"),
         format!("{SITE}/logs/send-admin-1"),
+        format!("{SITE}/logs/audit"),
     );
-    assert_eq!(names().await, [checks_of_new.clone(), send.clone()]);
+    assert_eq!(names().await, [checks_of_new.clone(), send.clone(), audit.clone()]);
     let change = |port: u16| {
         let account = Account { name: account.name.clone(), port: port.into(), ..Account::default() };
         UpdateAccountRequest { account: Some(account), ..Default::default() }
@@ -120,10 +122,10 @@ async fn logs_of_an_account_begin_anew_with_a_change() {
     // A change that fails changes nothing; its check is told.
     let refused = postroom.accounts().update_account(change(1)).await.expect_err("nobody there");
     assert_eq!(reason(&refused).1, "CHECK_FAILED");
-    assert_eq!(names().await, [checks_of_new.clone(), check.clone(), send]);
+    assert_eq!(names().await, [checks_of_new.clone(), check.clone(), send, audit.clone()]);
     // One that is saved empties both, and then writes its own check.
     postroom.accounts().update_account(change(other.port())).await.expect("changed");
-    assert_eq!(names().await, [checks_of_new, check.clone()]);
+    assert_eq!(names().await, [checks_of_new, check.clone(), audit]);
     let request = ListLogEntriesRequest { name: check, ..Default::default() };
     let entries = postroom.logs().list_log_entries(request).await.expect("listed").into_inner().entries;
     assert_eq!(entries.iter().filter(|entry| entry.text.starts_with("EHLO")).count(), 1);

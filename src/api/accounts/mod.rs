@@ -32,6 +32,7 @@ use super::proto::{
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
 use crate::domain::account::{Account, CheckState, account_name};
+use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
 use crate::store::Store;
@@ -48,9 +49,10 @@ impl AccountsService for Service {
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
+        let (by, site) = self.0.admit(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
-        let account = to_the_end(async move { saving::create(&api, &site, request).await }).await?;
+        let created = async move { saving::create(&api, &by.actor(), &site, request).await };
+        let account = to_the_end(created).await?;
         Ok(Response::new(CreateAccountResponse { account: Some(account) }))
     }
 
@@ -94,9 +96,10 @@ impl AccountsService for Service {
     ) -> Result<Response<UpdateAccountResponse>, Status> {
         let name = request.get_ref().account.as_ref().map(|account| account.name.as_str());
         let named = fields::account("account.name", name.unwrap_or_default());
-        let (site, id) = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
+        let (by, (site, id)) = self.0.admit(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
-        let account = to_the_end(async move { saving::update(&api, &site, id, request).await }).await?;
+        let updated = async move { saving::update(&api, &by.actor(), &site, id, request).await };
+        let account = to_the_end(updated).await?;
         Ok(Response::new(UpdateAccountResponse { account: Some(account) }))
     }
 
@@ -105,9 +108,9 @@ impl AccountsService for Service {
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
         let named = fields::account("name", &request.get_ref().name);
-        let (site, id) = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
+        let (by, (site, id)) = self.0.admit(request.metadata(), Right::ManageAccounts, named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
-        to_the_end(async move { delete(&api, &site, id, request).await }).await?;
+        to_the_end(async move { delete(&api, by.actor(), &site, id, request).await }).await?;
         Ok(Response::new(DeleteAccountResponse {}))
     }
 
@@ -222,7 +225,13 @@ fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> 
     Ok(AccountFilter { active, origin, user, sender_key, check_state, parked })
 }
 
-async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest) -> Result<(), Problem> {
+async fn delete(
+    api: &Api,
+    by: Actor,
+    site: &SiteId,
+    id: i64,
+    request: DeleteAccountRequest,
+) -> Result<(), Problem> {
     let settings = api.settings_of_enabled(site).await?;
     let DeleteAccountRequest { name, etag, force } = request;
     let version = if etag.is_empty() {
@@ -232,8 +241,9 @@ async fn delete(api: &Api, site: &SiteId, id: i64, request: DeleteAccountRequest
         saving::demand_etag(&current, &etag)?;
         Some(current.version)
     };
-    match rerouting::delete_account(&api.store, site, id, version, force, settings.account_priority()).await?
-    {
+    let (priority, deed) = (settings.account_priority(), Deed::DeleteAccount { account: id, force });
+    let note = Note { by, deed };
+    match rerouting::delete_account(&api.store, site, id, version, force, priority, &note).await? {
         Deleted::Deleted => Ok(()),
         Deleted::NotFound if version.is_some() => Err(fields::etag_mismatch(&name)),
         Deleted::NotFound => Err(Problem::not_found(name)),

@@ -10,6 +10,7 @@ use crate::api::fields::{self, Violations};
 use crate::api::proto::{Account as ProtoAccount, CreateAccountRequest, UpdateAccountRequest};
 use crate::domain::account::{Account, CheckState, Origin, Profile, account_name};
 use crate::domain::address::Address;
+use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
@@ -23,6 +24,7 @@ const REQUEST_MAC: &str = "CreateAccount request";
 /// Proves and saves a new account.
 pub(super) async fn create(
     api: &Api,
+    by: &Actor,
     site: &SiteId,
     request: CreateAccountRequest,
 ) -> Result<ProtoAccount, Problem> {
@@ -46,7 +48,7 @@ pub(super) async fn create(
     {
         violations.finish()?;
         let wanted = account.unwrap_or_default();
-        return take_over(api, site, &settings, crm, wanted, Saving { validate_only, request }).await;
+        return take_over(api, site, &settings, crm, wanted, Saving { by, validate_only, request }).await;
     }
     let wanted = account.and_then(|account| violations.take_parsed(profile::parse_new(account)));
     let Some(Wanted { profile, password }) = wanted else { return Err(violations.problem()) };
@@ -73,7 +75,8 @@ pub(super) async fn create(
         request,
         check: check.as_ref(),
     };
-    match accounts::create(&api.store, &new).await? {
+    let note = Note { by: by.clone(), deed: Deed::CreateAccount(id) };
+    match accounts::create(&api.store, &new, &note).await? {
         Created::Saved => Ok(convert::account(&find(&api.store, site, id).await?)),
         Created::RequestKnown { account, mac } => {
             first_result(api, site, account, &mac, request.map_or(&[], |(_, own)| own)).await
@@ -99,6 +102,7 @@ async fn first_result(
 /// Proves and saves a change of an account.
 pub(super) async fn update(
     api: &Api,
+    by: &Actor,
     site: &SiteId,
     id: i64,
     request: UpdateAccountRequest,
@@ -115,11 +119,13 @@ pub(super) async fn update(
     if wanted.profile == current.profile && wanted.password.is_none() {
         return Ok(convert::account(&current));
     }
-    save_change(api, site, &settings, current, wanted, Saving { validate_only, request: None }).await
+    save_change(api, site, &settings, current, wanted, Saving { by, validate_only, request: None }).await
 }
 
 /// How a change is saved.
 struct Saving<'a> {
+    /// Who saves it.
+    by: &'a Actor,
     /// Check only, save nothing.
     validate_only: bool,
     /// The request id of a call that creates, and the MAC of its content.
@@ -167,7 +173,7 @@ async fn save_change(
     wanted: Wanted,
     saving: Saving<'_>,
 ) -> Result<ProtoAccount, Problem> {
-    let Saving { validate_only, request } = saving;
+    let Saving { by, validate_only, request } = saving;
     let Wanted { profile, password } = wanted;
     demand_user_accounts(settings, &profile)?;
     let id = current.id;
@@ -192,6 +198,7 @@ async fn save_change(
         }
         proof => proof,
     };
+    let deed = Deed::change_account(id, &current.profile, &profile, password.is_some());
     current.profile = profile;
     if validate_only {
         return Ok(convert::account(&current));
@@ -202,7 +209,8 @@ async fn save_change(
         None if reaches_server => CheckChange::Forget,
         None => CheckChange::Keep,
     };
-    match accounts::replace(&api.store, &current, password.as_ref(), change, request).await? {
+    let note = Note { by: by.clone(), deed };
+    match accounts::replace(&api.store, &current, password.as_ref(), change, request, &note).await? {
         Replaced::Saved => {}
         Replaced::VersionChanged => return Err(fields::etag_mismatch(&account_name(site, id))),
         Replaced::RequestKnown { account, mac } => {

@@ -11,6 +11,7 @@ use crate::api::Api;
 use crate::api::auth::Credentials;
 use crate::api::follow::shutting_down;
 use crate::api::proto::DownloadLogResponse;
+use crate::domain::audit::Reading;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::log::{self, LogId};
 use crate::domain::site::SiteId;
@@ -37,6 +38,7 @@ pub(super) async fn start(
     let start = logs::start_position(&api.store, &site, log).await?;
     let start = start.ok_or_else(|| Problem::not_found(format!("{}/logs/{log}", site.name())))?;
     let end = logs::last_position(&api.store, &site).await?;
+    api.note_read(&credentials.caller, &site, Reading::Download(log)).await?;
     let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
     let download = Download { api: Arc::clone(api), credentials, site, log, start, end };
     let reading = async move {

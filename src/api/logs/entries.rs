@@ -1,5 +1,7 @@
 //! `ListLogEntries`: the entries of one log, in pages.
 
+use std::sync::Arc;
+
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -8,6 +10,8 @@ use crate::api::Api;
 use crate::api::fields::{self, Violations};
 use crate::api::page::{self, Tokens};
 use crate::api::proto::{ListLogEntriesRequest, ListLogEntriesResponse, LogEntry as ProtoEntry};
+use crate::domain::access::Caller;
+use crate::domain::audit::Reading;
 use crate::domain::error::Problem;
 use crate::domain::log::{Entry, EntryKind, LogId};
 use crate::domain::site::SiteId;
@@ -22,7 +26,8 @@ const CHUNKS: i64 = 64;
 /// # Errors
 /// `INVALID_FIELD`, `NOT_FOUND`.
 pub(super) async fn list(
-    api: &Api,
+    api: &Arc<Api>,
+    caller: &Caller,
     site: &SiteId,
     log: LogId,
     mut request: ListLogEntriesRequest,
@@ -39,6 +44,8 @@ pub(super) async fn list(
     if logs::start_position(&api.store, site, log).await?.is_none() {
         return Err(Problem::not_found(name));
     }
+    // Every page: a token may be somebody else's, and old.
+    api.note_read(caller, site, Reading::Entries { log, message: filter.chunks.message }).await?;
     let (entries, next) = read(&api.store, site, &filter, start, size).await?;
     let next_page_token = next.map(|place| tokens.make(&place.to_string())).unwrap_or_default();
     Ok(ListLogEntriesResponse { entries, next_page_token })

@@ -18,6 +18,7 @@ use super::proto::{
 };
 use super::{Api, to_the_end};
 use crate::domain::access::Right;
+use crate::domain::audit::{Deed, Note};
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
@@ -57,8 +58,9 @@ impl LogsService for Service {
         request: Request<ListLogEntriesRequest>,
     ) -> Result<Response<ListLogEntriesResponse>, Status> {
         let named = fields::log("name", &request.get_ref().name);
-        let (site, log) = self.0.authorise(request.metadata(), right_to_read(&named), named).await?;
-        Ok(Response::new(entries::list(&self.0, &site, log, request.into_inner()).await?))
+        let right = right_to_read(&named);
+        let (by, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
+        Ok(Response::new(entries::list(&self.0, &by.caller, &site, log, request.into_inner()).await?))
     }
 
     type TailLogEntriesStream = tail::EntryStream;
@@ -95,11 +97,12 @@ impl LogsService for Service {
             Ok((_, LogId::Audit)) => Right::ReadAudit,
             _ => Right::ClearLogs,
         };
-        let (site, log) = self.0.authorise(request.metadata(), right, named).await?;
+        let (by, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
         let ClearLogRequest { name } = request.into_inner();
         let api = Arc::clone(&self.0);
         to_the_end(async move {
-            let found = logs::clear(&api.store, &site, log).await?;
+            let note = Note { by: by.actor(), deed: Deed::ClearLog(log) };
+            let found = logs::clear(&api.store, &site, log, &note).await?;
             found.then_some(()).ok_or_else(|| Problem::not_found(name))
         })
         .await?;

@@ -16,6 +16,7 @@ use crate::api::proto::{
     LogEntry as ProtoEntry, Restart as ProtoRestart, TailLogEntriesRequest, TailLogEntriesResponse,
 };
 use crate::domain::access::Right;
+use crate::domain::audit::{Reading, Tailed};
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
@@ -46,7 +47,7 @@ pub(super) fn right(logs: &[String]) -> Right {
 /// Starts a tail.
 ///
 /// # Errors
-/// `INVALID_FIELD`, `RESUME_TOKEN_EXPIRED`.
+/// `INVALID_FIELD`, `NOT_FOUND` for the site, `RESUME_TOKEN_EXPIRED`.
 pub(super) async fn start(
     api: &Arc<Api>,
     credentials: Credentials,
@@ -86,6 +87,8 @@ pub(super) async fn start(
             history_start.map_or(last, |start| start.chunk - 1)
         }
     };
+    let reading = Reading::Tail { logs: Tailed::of(&filter.logs), message: filter.message };
+    api.note_read(&credentials.caller, &site, reading).await?;
     let tail = Tail {
         store: store.clone(),
         site: site.clone(),

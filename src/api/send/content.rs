@@ -12,6 +12,7 @@ use crate::api::auth::Credentials;
 use crate::api::proto::{GetMessageContentRequest, GetMessageContentResponse};
 use crate::api::{Api, fields};
 use crate::domain::access::Right;
+use crate::domain::audit::Reading;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
 use crate::store::contents::{self, Readable};
@@ -42,6 +43,7 @@ pub(super) async fn get(
         }
         Some(Readable::Content) => {}
     }
+    api.note_read(&credentials.caller, &site, Reading::Content(id)).await?;
     let (responses, stream) = mpsc::channel(RESPONSES_IN_FLIGHT);
     let api = Arc::clone(api);
     let reading = async move {

@@ -18,6 +18,7 @@ use super::proto::{
 };
 use super::{Api, to_the_end};
 use crate::domain::access::{Right, Scope};
+use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::settings::Settings;
 use crate::domain::site::SiteId;
@@ -108,19 +109,26 @@ impl SettingsService for Service {
         let wanted = request.get_ref().settings.as_ref();
         let name = wanted.map(|settings| settings.name.as_str()).unwrap_or_default();
         let named = fields::settings_site("settings.name", name);
-        let site = self.0.authorise(request.metadata(), Right::ManageSettings, named).await?;
+        let (by, site) = self.0.admit(request.metadata(), Right::ManageSettings, named).await?;
         let UpdateSettingsRequest { settings: wanted, update_mask } = request.into_inner();
         let wanted = wanted.unwrap_or_default();
         let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
         let etag = wanted.etag.clone();
         let change = SettingsChange::parse(wanted, &paths, self.0.options.retry_floor)?;
         let api = Arc::clone(&self.0);
-        let settings = to_the_end(async move { update(&api, &site, &etag, change).await }).await?;
+        let settings =
+            to_the_end(async move { update(&api, by.actor(), &site, &etag, change).await }).await?;
         Ok(Response::new(UpdateSettingsResponse { settings: Some(convert::settings(&settings)) }))
     }
 }
 
-async fn update(api: &Api, site: &SiteId, etag: &str, change: SettingsChange) -> Result<Settings, Problem> {
+async fn update(
+    api: &Api,
+    by: Actor,
+    site: &SiteId,
+    etag: &str,
+    change: SettingsChange,
+) -> Result<Settings, Problem> {
     let mut current =
         settings::find(&api.store, site).await?.ok_or_else(|| Problem::not_found(site.name()))?;
     if !etag.is_empty() && etag != convert::etag(current.version) {
@@ -129,9 +137,11 @@ async fn update(api: &Api, site: &SiteId, etag: &str, change: SettingsChange) ->
     let before = current.stored.clone();
     change.apply(&mut current.stored);
     // What is read and written back as it was is no change, although the defaults are then written out.
-    if current.stored.counts_like(&before) {
+    let fields = current.stored.differences(&before);
+    if fields.is_empty() {
         return Ok(Settings { stored: before, ..current });
     }
-    let changed = settings::replace(&api.store, &current).await?;
+    let note = Note { by, deed: Deed::ChangeSettings(fields) };
+    let changed = settings::replace(&api.store, &current, &note).await?;
     changed.ok_or_else(|| fields::etag_mismatch(&format!("{}/settings", site.name())))
 }

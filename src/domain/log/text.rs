@@ -32,7 +32,7 @@ const fn words(kind: EntryKind) -> &'static str {
     }
 }
 
-/// The size of an entry's line in bytes; what [`write`] adds.
+/// The size of an entry's line in bytes; what [`write()`] adds.
 #[must_use]
 pub const fn size(session: Option<Uuid>, kind: EntryKind, text_bytes: usize) -> usize {
     let session = if session.is_some() { SESSION_BYTES } else { 0 };

@@ -8,8 +8,9 @@ use sqlx::{query, query_as, query_scalar};
 pub use self::requests::find_by_request;
 use self::row::{AccountRow, security_name, stored, username};
 use super::checks::{self, CheckChange};
-use super::{Store, StoreError, lanes, logs, passwords};
+use super::{Store, StoreError, audit, lanes, logs, passwords};
 use crate::domain::account::{Account, Check, CheckState, Origin, Profile};
+use crate::domain::audit::Note;
 use crate::domain::secret::Secret;
 use crate::domain::site::SiteId;
 
@@ -90,11 +91,11 @@ pub async fn next_id(store: &Store, site: &SiteId) -> Result<Option<i64>, StoreE
     Ok(id)
 }
 
-/// Saves a new account together with the result of its check.
+/// Saves a new account together with the result of its check, and notes it.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, StoreError> {
+pub async fn create(store: &Store, account: &NewAccount<'_>, note: &Note) -> Result<Created, StoreError> {
     let NewAccount { site, id, profile, password, request, check } = *account;
     let sealed_password = password.map(|password| passwords::seal(store, site, id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
@@ -137,7 +138,9 @@ pub async fn create(store: &Store, account: &NewAccount<'_>) -> Result<Created, 
     if let Some(check) = check {
         checks::apply(&mut transaction, site, id, CheckChange::Set(check)).await?;
     }
+    audit::append(&mut transaction, &store.clock, site, note).await?;
     transaction.commit().await?;
+    store.changes.recorded(site, &[]);
     Ok(Created::Saved)
 }
 
@@ -222,7 +225,7 @@ pub async fn list(
 
 /// Replaces the profile of an account if it still has the version that `account` names. A new
 /// password replaces the sealed one; without one it stays, unless the login needs none. The account's logs are emptied,
-/// and it is no longer parked.
+/// it is no longer parked, and the change is noted.
 /// `request` is that of a call that creates, where the change takes an account over.
 ///
 /// # Errors
@@ -233,6 +236,7 @@ pub async fn replace(
     password: Option<&Secret>,
     check: CheckChange<'_>,
     request: Option<(&str, &[u8])>,
+    note: &Note,
 ) -> Result<Replaced, StoreError> {
     let Account {
         site,
@@ -310,6 +314,7 @@ pub async fn replace(
     // Before the logs: who records transcripts locks the site before its logs, too.
     lanes::resume(&mut transaction, site, *id).await?;
     logs::restart_changed(&mut transaction, site, *id, store.clock().now()).await?;
+    audit::append(&mut transaction, &store.clock, site, note).await?;
     transaction.commit().await?;
     lanes::tell_resumed(store, site, *id);
     Ok(Replaced::Saved)

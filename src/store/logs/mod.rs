@@ -17,6 +17,7 @@ pub use self::reading::{
 };
 pub use self::restarting::{clear, restart_due};
 pub(super) use self::restarting::{restart_changed, restart_deleted};
+pub(super) use self::writing::append;
 pub use self::writing::record;
 use super::{Store, StoreError};
 use crate::domain::account::Origin;

@@ -3,8 +3,9 @@
 use sqlx::{PgConnection, query};
 use time::OffsetDateTime;
 
-use super::super::{Store, StoreError, positions};
+use super::super::{Store, StoreError, audit, positions};
 use super::{held, rotation};
+use crate::domain::audit::Note;
 use crate::domain::log::LogId;
 use crate::domain::log::rotation::RestartCause;
 use crate::domain::site::SiteId;
@@ -20,7 +21,8 @@ pub(in crate::store) async fn restart_changed(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     positions::lock(&mut *connection, site).await?;
-    restart(connection, site, &LogId::of_account(account), RestartCause::AccountChanged, now).await
+    restart(connection, site, &LogId::of_account(account), RestartCause::AccountChanged, now).await?;
+    Ok(())
 }
 
 /// Empties the logs of an account that is deleted, inside the transaction that deletes it. Under the lock, so that whoever
@@ -32,19 +34,21 @@ pub(in crate::store) async fn restart_deleted(
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     positions::lock(&mut *connection, site).await?;
-    restart(connection, site, &LogId::of_account(account), RestartCause::AccountDeleted, now).await
+    restart(connection, site, &LogId::of_account(account), RestartCause::AccountDeleted, now).await?;
+    Ok(())
 }
 
-/// Empties a log; whether there is such a one.
+/// Empties a log, and notes it unless the log is empty; whether there is such a one.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn clear(store: &Store, site: &SiteId, log: LogId) -> Result<bool, StoreError> {
+pub async fn clear(store: &Store, site: &SiteId, log: LogId, note: &Note) -> Result<bool, StoreError> {
     let mut transaction = store.pool.begin().await?;
     positions::lock(&mut transaction, site).await?;
     let found = super::find_start(&mut transaction, site, log).await?.is_some();
-    if found {
-        restart(&mut transaction, site, &[log], RestartCause::Cleared, store.clock().now()).await?;
+    if found && restart(&mut transaction, site, &[log], RestartCause::Cleared, store.clock().now()).await? {
+        // Behind the restart: the log `audit` then holds who cleared it, and nothing else.
+        audit::append(&mut transaction, &store.clock, site, note).await?;
     }
     transaction.commit().await?;
     store.changes.recorded(site, &[]);
@@ -100,16 +104,16 @@ pub async fn restart_due(store: &Store, site: &SiteId, now: OffsetDateTime) -> R
 }
 
 /// Empties those of these logs that hold anything, in a transaction that holds the site's lock of positions. What is
-/// deleted with its account says so, even if it held nothing.
+/// deleted with its account says so, even if it held nothing. Answers whether there was one.
 async fn restart(
     connection: &mut PgConnection,
     site: &SiteId,
     logs: &[LogId],
     cause: RestartCause,
     now: OffsetDateTime,
-) -> Result<(), StoreError> {
+) -> Result<bool, StoreError> {
     let names: Vec<String> = logs.iter().map(LogId::to_string).collect();
-    query!(
+    let restarted = query!(
         "update logs
          set size_bytes = 0,
              first_time = null,
@@ -127,5 +131,5 @@ async fn restart(
     )
     .execute(connection)
     .await?;
-    Ok(())
+    Ok(restarted.rows_affected() > 0)
 }

@@ -1,0 +1,415 @@
+//! Each deed appears once, with who did it, in order; what was refused does not, and what cannot be noted is not done.
+
+use postroom::api::proto::account::Auth;
+use postroom::api::proto::log_entry::Kind;
+use postroom::api::proto::tail_log_entries_request::Start;
+use postroom::api::proto::{
+    Account, CreateAccountRequest, DeleteAccountRequest, Limits, ListLogEntriesRequest, LogLevel, NoAuth,
+    Origin, PasswordAuth, Settings, TailLogEntriesRequest, UpdateAccountRequest,
+};
+use postroom::domain::access::{Role, Scope};
+use postroom::domain::audit::{Actor, Deed, Note};
+use postroom::domain::site::SiteId;
+use postroom::store::accounts::Replaced;
+use postroom::store::checks::CheckChange;
+use postroom::store::{accounts, keys, settings};
+use tonic::{Code, Status};
+use uuid::Uuid;
+
+use super::{Auditor, Person};
+use crate::desk::{FROM, count, execute, shop, start};
+use crate::scripted::ordinary::Behaviour;
+use crate::support::{Options, Postroom, SITE, account_at, letter, plain_account, reason, with_login};
+
+fn creation(account: Account) -> CreateAccountRequest {
+    CreateAccountRequest {
+        parent: SITE.to_owned(),
+        account: Some(account),
+        ..CreateAccountRequest::default()
+    }
+}
+
+fn deletion(id: i64, force: bool) -> DeleteAccountRequest {
+    DeleteAccountRequest { name: format!("{SITE}/accounts/{id}"), force, etag: String::new() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_deed_is_told_with_who_did_it_in_order() {
+    let (server, postroom) = start().await;
+    let auditor = Auditor::new(&postroom).await;
+    let before = auditor.texts().await;
+    let operator = Person::new(&postroom, Role::Operator).await;
+    let reader = Person::new(&postroom, Role::Auditor).await;
+    let sent = postroom.send_and_wait(letter(FROM, &["ann@example.org"])).await.name;
+
+    operator
+        .accounts()
+        .create_account(creation(plain_account(&server, "b@example.com")))
+        .await
+        .expect("made");
+    let account = |id: i64| Account { name: format!("{SITE}/accounts/{id}"), ..Account::default() };
+    let limits = Some(Limits { per_day: Some(9), ..Limits::default() });
+    let change = Account { sender_name: "Shop".to_owned(), shared: Some(true), limits, ..account(2) };
+    operator.change_account(change).await.expect("changed");
+    let settings = Settings {
+        save_logs: Some(true),
+        log_level: Some(LogLevel::Connection.into()),
+        send_in_parts: Some(true),
+        ..Settings::default()
+    };
+    operator.change_settings(settings).await.expect("changed");
+    reader.entries("send-admin-1").await.expect("entries");
+    let name = format!("{SITE}/logs/send-admin-1");
+    let about = ListLogEntriesRequest { name: name.clone(), message: sent.clone(), ..Default::default() };
+    reader.logs().list_log_entries(about).await.expect("entries");
+    let any = TailLogEntriesRequest::default;
+    let first = reader.tail(any()).await.expect("a tail");
+    reader.tail(TailLogEntriesRequest { account: account(1).name, ..any() }).await.expect("a tail");
+    let logs = vec![format!("{SITE}/logs/check-admin-2"), name];
+    reader.tail(TailLogEntriesRequest { logs, message: sent.clone(), ..any() }).await.expect("a tail");
+    reader.download("send-admin-1").await.expect("text");
+    operator.content(&sent).await.expect("content");
+    let token = Some(Start::ResumeToken(first.token));
+    operator
+        .tail(TailLogEntriesRequest { start: token, ..any() })
+        .await
+        .expect("goes on where another ended");
+    operator.clear("send-admin-1").await.expect("cleared");
+    operator.accounts().delete_account(deletion(2, false)).await.expect("deleted");
+    operator.accounts().delete_account(deletion(1, true)).await.expect("deleted");
+    let store = postroom.store();
+    assert!(keys::revoke(&store, reader.id).await.expect("revoked"));
+    store.close().await;
+
+    let entries = auditor.entries().await;
+    let made = |person: &Person| {
+        let role = person.role.name();
+        format!("the command line made key {} for {SITE} with the role {role}", person.id)
+    };
+    let expected = [
+        made(&operator),
+        made(&reader),
+        operator.did("created sites/shop/accounts/2"),
+        operator.did("changed sites/shop/accounts/2: sender_name, shared, limits.per_day"),
+        operator.did("changed sites/shop/settings: log_level, send_in_parts"),
+        reader.did("read sites/shop/logs/send-admin-1"),
+        reader.did(&format!("read sites/shop/logs/send-admin-1 about {sent}")),
+        reader.did("tailed all logs of sites/shop"),
+        reader.did("tailed the logs of sites/shop/accounts/1"),
+        reader
+            .did(&format!("tailed sites/shop/logs/send-admin-1, sites/shop/logs/check-admin-2 about {sent}")),
+        reader.did("downloaded sites/shop/logs/send-admin-1"),
+        operator.did(&format!("read the content of {sent}")),
+        operator.did("tailed all logs of sites/shop"),
+        operator.did("cleared sites/shop/logs/send-admin-1"),
+        operator.did("deleted sites/shop/accounts/2"),
+        operator.did("deleted sites/shop/accounts/1 (force)"),
+        format!("the command line revoked key {} for {SITE}", reader.id),
+    ];
+    let texts: Vec<_> = entries.iter().map(|entry| entry.text.clone()).collect();
+    assert_eq!(texts, [before, expected.to_vec()].concat());
+    for entry in &entries {
+        assert_eq!((entry.kind(), entry.log.as_str()), (Kind::Audit, "sites/shop/logs/audit"));
+        assert_eq!((entry.session.as_str(), entry.attempt), ("", 0));
+        let message = if entry.text.contains(&sent) { sent.as_str() } else { "" };
+        assert_eq!(entry.message, message, "{}", entry.text);
+    }
+    // Commands have clocks of their own.
+    let by_keys = entries.iter().filter(|entry| entry.text.starts_with("key "));
+    let times: Vec<_> = by_keys.map(|entry| entry.time.map(|time| (time.seconds, time.nanos))).collect();
+    assert!(times.is_sorted(), "{times:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_take_over_is_told_as_such() {
+    let server = Behaviour::default().start().await;
+    let postroom = Postroom::start().await;
+    let (auditor, operator) = (Auditor::new(&postroom).await, Person::new(&postroom, Role::Operator).await);
+    let crm = Account {
+        origin: Origin::Crm.into(),
+        user: "140".to_owned(),
+        ..plain_account(&server, "ann@example.com")
+    };
+    operator.accounts().create_account(creation(crm)).await.expect("made");
+    let mailbox = Account {
+        sender_name: "Ann".to_owned(),
+        sender_email: "ann@example.com".to_owned(),
+        origin: Origin::Mailbox.into(),
+        user: "140".to_owned(),
+        ..Account::default()
+    };
+    // The same call answers the same, and is noted once.
+    let request = CreateAccountRequest { request_id: "one".to_owned(), ..creation(mailbox) };
+    for _ in 0..2 {
+        operator.accounts().create_account(request.clone()).await.expect("taken over");
+    }
+    let told = auditor.texts().await.split_off(1);
+    let turned = "turned sites/shop/accounts/1 from CRM into MAILBOX: sender_name";
+    assert_eq!(told, [operator.did("created sites/shop/accounts/1"), operator.did(turned)]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_refused_or_changes_nothing_leaves_no_entry() {
+    let (server, postroom) = start().await;
+    let (auditor, operator) = (Auditor::new(&postroom).await, Person::new(&postroom, Role::Operator).await);
+    let nobody = Person::new(&postroom, Role::Sender).await;
+    let other = Scope::Site(SiteId::parse("other").expect("a site"));
+    let stranger = Person::of(&postroom, Role::Operator, other).await;
+    let account = Account { name: format!("{SITE}/accounts/1"), ..Account::default() };
+    operator.entries("check-admin-0").await.expect("noted");
+    let before = auditor.texts().await;
+
+    let failed = operator.accounts().create_account(creation(account_at(1, "x@example.com"))).await;
+    assert_eq!(reason(&failed.expect_err("nobody listens")).1, "CHECK_FAILED");
+    let failed = operator.change_account(Account { port: 1, ..account.clone() }).await;
+    assert_eq!(reason(&failed.expect_err("nobody listens")).1, "CHECK_FAILED");
+    let stale = Account { etag: "account-9".to_owned(), sender_name: "X".to_owned(), ..account.clone() };
+    assert_eq!(reason(&operator.change_account(stale).await.expect_err("stale")).1, "ETAG_MISMATCH");
+    let stale = DeleteAccountRequest { etag: "account-9".to_owned(), ..deletion(1, true) };
+    let stale = operator.accounts().delete_account(stale).await.expect_err("stale");
+    assert_eq!(reason(&stale).1, "ETAG_MISMATCH");
+    let missing = operator.accounts().delete_account(deletion(9, true)).await.expect_err("missing");
+    assert_eq!(reason(&missing).1, "NOT_FOUND");
+    let stale = Settings { etag: "settings-9".to_owned(), save_logs: Some(false), ..Settings::default() };
+    assert_eq!(reason(&operator.change_settings(stale).await.expect_err("stale")).1, "ETAG_MISMATCH");
+    // Saved as it is, and checked only.
+    operator
+        .change_settings(Settings { save_logs: Some(true), ..Settings::default() })
+        .await
+        .expect("as it is");
+    operator
+        .change_account(Account { sender_email: FROM.to_owned(), ..account.clone() })
+        .await
+        .expect("as it is");
+    let only = CreateAccountRequest { validate_only: true, ..creation(plain_account(&server, FROM)) };
+    operator.accounts().create_account(only).await.expect("checked");
+    let only = UpdateAccountRequest {
+        account: Some(Account { sender_name: "X".to_owned(), ..account.clone() }),
+        validate_only: true,
+        ..UpdateAccountRequest::default()
+    };
+    operator.accounts().update_account(only).await.expect("checked");
+    // Found to be too late only when it was written.
+    let store = postroom.store();
+    let note = || Note { by: Actor::CommandLine, deed: Deed::CreateAccount(1) };
+    let mut stored = accounts::find(&store, &shop(), 1).await.expect("read").expect("there");
+    stored.version += 1;
+    let replaced = accounts::replace(&store, &stored, None, CheckChange::Keep, None, &note()).await;
+    assert!(matches!(replaced.expect("answered"), Replaced::VersionChanged));
+    let mut stored = settings::find(&store, &shop()).await.expect("read").expect("there");
+    stored.version += 1;
+    assert!(settings::replace(&store, &stored, &note()).await.expect("answered").is_none());
+    assert!(!keys::revoke(&store, Uuid::now_v7()).await.expect("answered"));
+    store.close().await;
+    // Logs that are not there, or empty; and people who may not.
+    let missing = |answer: Result<(), Status>| {
+        assert_eq!(reason(&answer.expect_err("missing")).1, "NOT_FOUND");
+    };
+    missing(operator.entries("send-admin-9").await.map(|_| ()));
+    missing(operator.download("send-admin-9").await.map(|_| ()));
+    missing(operator.clear("send-admin-9").await);
+    missing(operator.content(&format!("{SITE}/messages/{}", Uuid::now_v7())).await.map(|_| ()));
+    let token = Some(Start::ResumeToken("x".to_owned()));
+    let expired = operator.tail(TailLogEntriesRequest { start: token, ..Default::default() }).await;
+    assert_eq!(reason(&expired.map(|_| ()).expect_err("none")).1, "RESUME_TOKEN_EXPIRED");
+    for person in [&nobody, &stranger] {
+        let answers = [
+            person.entries("check-admin-0").await.map(|_| ()),
+            person.download("check-admin-0").await.map(|_| ()),
+            person.clear("check-admin-0").await,
+            person.tail(TailLogEntriesRequest::default()).await.map(|_| ()),
+            person
+                .change_account(Account { sender_name: "X".to_owned(), ..account.clone() })
+                .await
+                .map(|_| ()),
+            person
+                .change_settings(Settings { save_logs: Some(false), ..Settings::default() })
+                .await
+                .map(|_| ()),
+        ];
+        for answer in answers {
+            assert_eq!(answer.expect_err("may not").code(), Code::PermissionDenied);
+        }
+    }
+    assert_eq!(auditor.texts().await, before);
+    // The second of these two clears nothing.
+    for _ in 0..2 {
+        operator.clear("check-admin-0").await.expect("cleared");
+    }
+    let cleared = operator.did("cleared sites/shop/logs/check-admin-0");
+    assert_eq!(auditor.texts().await, [before, vec![cleared]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_done_or_shown_that_cannot_be_noted() {
+    let (server, postroom) = start().await;
+    let (auditor, operator) = (Auditor::new(&postroom).await, Person::new(&postroom, Role::Operator).await);
+    let sent = postroom.send_and_wait(letter(FROM, &["ann@example.org"])).await.name;
+    let before = auditor.texts().await;
+    let full = "create function full_disk() returns trigger language plpgsql as $$
+                begin
+                    if new.log_id = 'audit' then raise exception 'full' using errcode = '53100'; end if;
+                    return new;
+                end $$;
+                create trigger full_disk before insert on log_chunks
+                for each row execute function full_disk()";
+    execute(&postroom, full).await;
+
+    let account = Account { name: format!("{SITE}/accounts/1"), ..Account::default() };
+    let tail = operator.tail(TailLogEntriesRequest::default()).await.map(|_| ());
+    let answers = [
+        operator.accounts().create_account(creation(plain_account(&server, FROM))).await.map(|_| ()),
+        operator.change_account(Account { sender_name: "X".to_owned(), ..account.clone() }).await.map(|_| ()),
+        operator.accounts().delete_account(deletion(1, true)).await.map(|_| ()),
+        operator
+            .change_settings(Settings { send_in_parts: Some(true), ..Settings::default() })
+            .await
+            .map(|_| ()),
+        operator.clear("send-admin-1").await,
+        operator.entries("send-admin-1").await.map(|_| ()),
+        operator.download("send-admin-1").await.map(|_| ()),
+        operator.content(&sent).await.map(|_| ()),
+        tail,
+    ];
+    for (number, answer) in answers.into_iter().enumerate() {
+        let expected = (Code::Unavailable, "STORE_UNAVAILABLE".to_owned());
+        assert_eq!(reason(&answer.expect_err("not noted")), expected, "{number}");
+    }
+    let store = postroom.store();
+    let keys_before = keys::list(&store).await.expect("listed").len();
+    for scope in [Scope::AllSites, Scope::Site(shop())] {
+        let caller = postroom::domain::access::Caller {
+            key_id: Uuid::now_v7(),
+            scope,
+            roles: vec![Role::Admin],
+            expire_time: None,
+        };
+        keys::create(&store, &caller, &[7; 32]).await.expect_err("not noted");
+    }
+    keys::revoke(&store, operator.id).await.expect_err("not noted");
+    let listed = keys::list(&store).await.expect("listed");
+    assert!(listed.len() == keys_before && listed.iter().all(|key| key.revoke_time.is_none()));
+    store.close().await;
+
+    execute(&postroom, "drop trigger full_disk on log_chunks").await;
+    assert_eq!(auditor.texts().await, before);
+    assert_eq!(
+        count(&postroom, "select count(*) from accounts where sender_name = '' and version = 1").await,
+        1
+    );
+    assert_eq!(count(&postroom, "select count(*) from accounts").await, 1);
+    assert_eq!(count(&postroom, "select version from settings").await, 1);
+    assert!(!operator.entries("send-admin-1").await.expect("shown again").is_empty());
+    let read = operator.did("read sites/shop/logs/send-admin-1");
+    assert_eq!(auditor.texts().await, [before, vec![read]].concat());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn values_and_secrets_are_never_told() {
+    const CANARIES: [&str; 6] =
+        ["canary-one", "canary-two", "canary-user", "canary-name", "canary@example.com", "127.0.0.1"];
+    let password = "canary-one";
+    let server = Behaviour::default().login("canary-user", password).start().await;
+    let postroom = Postroom::start().await;
+    let (auditor, operator) = (Auditor::new(&postroom).await, Person::new(&postroom, Role::Operator).await);
+    let account = with_login(plain_account(&server, "canary@example.com"), "canary-user", password);
+    operator.accounts().create_account(creation(account)).await.expect("made");
+    let account = Account { name: format!("{SITE}/accounts/1"), ..Account::default() };
+    let auth = |username: &str, password: &str| {
+        let (username, password) = (username.to_owned(), password.to_owned());
+        Some(Auth::Password(PasswordAuth { username, password, password_set: false }))
+    };
+    let change =
+        Account { sender_name: "canary-name".to_owned(), auth: auth("", password), ..account.clone() };
+    operator.change_account(change).await.expect("changed");
+    // Unchecked, so that another password can be saved.
+    let change =
+        Account { active: Some(false), auth: auth("canary-user-2", "canary-two"), ..account.clone() };
+    operator.change_account(change).await.expect("changed");
+    let change = Account { port: 2525, auth: auth("", "canary-two"), ..account.clone() };
+    operator.change_account(change).await.expect("changed");
+    operator
+        .change_account(Account { auth: Some(Auth::None(NoAuth::default())), ..account })
+        .await
+        .expect("changed");
+    let expected = [
+        "created sites/shop/accounts/1",
+        "changed sites/shop/accounts/1: sender_name, password",
+        "changed sites/shop/accounts/1: active, username, password",
+        "changed sites/shop/accounts/1: port, password",
+        "changed sites/shop/accounts/1: auth",
+    ];
+    assert_eq!(auditor.texts().await.split_off(1), expected.map(|deed| operator.did(deed)));
+    let text = auditor.0.download("audit").await.expect("text");
+    let stored = "select count(*) from log_chunks where log_id = 'audit' and (";
+    for canary in CANARIES {
+        assert!(!text.contains(canary), "{text}");
+        let found = format!("{stored} lines like '%{canary}%')");
+        assert_eq!(count(&postroom, &found).await, 0, "{canary}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn neither_settings_nor_a_site_that_is_off_stop_it() {
+    let (_server, postroom) = start().await;
+    let (auditor, operator) = (Auditor::new(&postroom).await, Person::new(&postroom, Role::Operator).await);
+    let off = Settings {
+        save_logs: Some(false),
+        enabled: Some(false),
+        log_level: Some(LogLevel::Client.into()),
+        ..Settings::default()
+    };
+    operator.change_settings(off).await.expect("changed");
+    operator.entries("check-admin-0").await.expect("entries");
+    operator.clear("check-admin-0").await.expect("cleared");
+    operator.change_settings(Settings { enabled: Some(true), ..Settings::default() }).await.expect("changed");
+    operator
+        .change_account(Account {
+            name: format!("{SITE}/accounts/1"),
+            sender_name: "X".to_owned(),
+            ..Account::default()
+        })
+        .await
+        .expect("changed");
+    let expected = [
+        "changed sites/shop/settings: enabled, save_logs, log_level",
+        "read sites/shop/logs/check-admin-0",
+        "cleared sites/shop/logs/check-admin-0",
+        "changed sites/shop/settings: enabled",
+        "changed sites/shop/accounts/1: sender_name",
+    ];
+    let told = auditor.texts().await;
+    assert_eq!(told[told.len() - 5..], expected.map(|deed| operator.did(deed)));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_for_all_sites_is_told_to_each() {
+    // More than are told in one transaction, and not a multiple of it.
+    const SITES: usize = 230;
+    let postroom = Postroom::start_with(Options::default()).await;
+    let sites = format!(
+        "with s as (insert into sites (site_id) select 'site-' || n from generate_series(2, {SITES}) as n returning site_id)
+         insert into settings (site_id) select site_id from s"
+    );
+    execute(&postroom, &sites).await;
+    let told = async |text: &str| {
+        let question =
+            format!("select count(*) from log_chunks where log_id = 'audit' and lines like '%{text}%'");
+        usize::try_from(count(&postroom, &question).await).expect("a count")
+    };
+    let everywhere = Person::of(&postroom, Role::Operator, Scope::AllSites).await;
+    let made = format!("the command line made key {} for all sites with the role operator", everywhere.id);
+    assert_eq!(told(&made).await, SITES);
+    let one = Person::new(&postroom, Role::Operator).await;
+    assert_eq!(told(&format!("made key {} for sites/shop", one.id)).await, 1);
+    let store = postroom.store();
+    for key in [everywhere.id, one.id] {
+        assert!(keys::revoke(&store, key).await.expect("revoked"));
+        assert!(!keys::revoke(&store, key).await.expect("answered"), "once");
+    }
+    store.close().await;
+    assert_eq!(told(&format!("the command line revoked key {} for all sites", everywhere.id)).await, SITES);
+    assert_eq!(told(&format!("the command line revoked key {} for sites/shop", one.id)).await, 1);
+    let sites = "select count(distinct site_id) from log_chunks where log_id = 'audit'";
+    assert_eq!(count(&postroom, sites).await, i64::try_from(SITES).expect("few"));
+}
