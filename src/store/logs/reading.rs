@@ -227,8 +227,8 @@ pub async fn read_back(
     rows.into_iter().map(|row| row.into_chunk(site)).collect()
 }
 
-/// Where logs of the filter began afresh behind the position `behind`, up to `upto`, oldest first. Of a letter's logs
-/// where it is about a letter. A log tells of its last restart alone: what it held before earlier ones is gone as well.
+/// Where logs of the filter began afresh behind the position `behind`, up to `upto`, oldest first. Of the sessions of a
+/// letter's account where it is about a letter. A log tells of its last restart alone: what it held before earlier ones is gone as well.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -246,8 +246,10 @@ pub async fn restarts(
              and start_position > $2
              and start_position <= $3
              and (cardinality($4::text[]) = 0 and log_id <> 'audit' or log_id = any($4))
-             and ($5::uuid is null or substring(log_id from '[0-9]+$')::bigint = (
-                     select account_id from messages where site_id = $1 and message_id = $5
+             and ($5::uuid is null or log_id in (
+                     select class || account_id
+                     from messages, unnest(array['send-admin-', 'send-users-']) as class
+                     where site_id = $1 and message_id = $5
                  ))
            order by start_position"#,
         site.as_str(),
