@@ -39,6 +39,7 @@ mod random;
 mod real_letters;
 mod retries;
 mod retrying;
+mod rotation;
 mod routing;
 #[path = "../smtp/scripted.rs"]
 mod scripted;
@@ -55,4 +56,5 @@ mod sizes;
 mod support;
 mod tags;
 mod times;
+mod transcripts;
 mod watching;
