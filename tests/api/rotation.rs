@@ -33,11 +33,8 @@ async fn two_accounts() -> (Server, Postroom, [String; 2]) {
 }
 
 async fn rename(postroom: &Postroom, name: &str) {
-    let account = Account {
-        name: format!("{SITE}/accounts/1"),
-        sender_name: name.to_owned(),
-        ..Account::default()
-    };
+    let account =
+        Account { name: format!("{SITE}/accounts/1"), sender_name: name.to_owned(), ..Account::default() };
     let request = UpdateAccountRequest { account: Some(account), ..UpdateAccountRequest::default() };
     postroom.accounts().update_account(request).await.expect("changed");
 }
@@ -62,9 +59,7 @@ async fn period(postroom: &Postroom, period: LogRewritePeriod) {
 }
 
 async fn limit(postroom: &Postroom, mebibytes: u32) {
-    postroom
-        .change_settings(Settings { log_max_size_mib: Some(mebibytes), ..Settings::default() })
-        .await;
+    postroom.change_settings(Settings { log_max_size_mib: Some(mebibytes), ..Settings::default() }).await;
 }
 
 /// Makes all that account 1 and its log tell of as much older.
@@ -89,7 +84,8 @@ fn tails([one, two]: &[String; 2]) -> (Vec<TailLogEntriesRequest>, Vec<TailLogEn
     let of_log = |id: &str| TailLogEntriesRequest { logs: vec![log_name(id)], ..any() };
     let of_account = |id: u8| TailLogEntriesRequest { account: format!("{SITE}/accounts/{id}"), ..any() };
     let of_letter = |name: &String| TailLogEntriesRequest { message: name.clone(), ..any() };
-    let both = TailLogEntriesRequest { logs: vec![log_name("send-admin-2"), log_name("send-admin-1")], ..any() };
+    let both =
+        TailLogEntriesRequest { logs: vec![log_name("send-admin-2"), log_name("send-admin-1")], ..any() };
     (
         vec![any(), of_log("send-admin-1"), both, of_account(1), of_letter(one)],
         vec![of_log("send-admin-2"), of_log("check-admin-1"), of_account(2), of_letter(two)],
@@ -100,7 +96,8 @@ fn tails([one, two]: &[String; 2]) -> (Vec<TailLogEntriesRequest>, Vec<TailLogEn
 /// open or come back with an old token, and goes on; and no other.
 async fn is_told(postroom: &Postroom, letters: &[String; 2], cause: Cause, act: impl AsyncFnOnce()) {
     let (concerned, others) = tails(letters);
-    let requests = || concerned.iter().map(|request| (request, true)).chain(others.iter().map(|r| (r, false)));
+    let requests =
+        || concerned.iter().map(|request| (request, true)).chain(others.iter().map(|r| (r, false)));
     let mut open = Vec::new();
     for (request, _) in requests() {
         open.push(Tail::open(postroom, request).await);
@@ -165,7 +162,10 @@ async fn a_log_that_is_cleared_is_empty_wherever_one_looks() {
     let texts_before = [texts(&postroom, "send-admin-1").await, after];
     Stepped::over(&postroom).sweep().await;
     assert!(count(&postroom, "select count(*) from log_chunks").await < before);
-    assert_eq!([texts(&postroom, "send-admin-1").await, texts(&postroom, "send-admin-2").await], texts_before);
+    assert_eq!(
+        [texts(&postroom, "send-admin-1").await, texts(&postroom, "send-admin-2").await],
+        texts_before
+    );
     assert_eq!(count(&postroom, "select count(*) from logs where has_leavings").await, 0);
 }
 
@@ -185,9 +185,13 @@ async fn a_change_of_the_account_empties_its_logs_and_its_own_check_stands_in_th
         let request = UpdateAccountRequest { account: Some(account), ..UpdateAccountRequest::default() };
         postroom.accounts().update_account(request).await.map(|_| ())
     };
-    let mut tail =
-        Tail::open(&postroom, &TailLogEntriesRequest { account: format!("{SITE}/accounts/1"), ..Default::default() })
-            .await;
+    let mut tail = Tail::open(
+        &postroom,
+        &TailLogEntriesRequest { account: format!("{SITE}/accounts/1"), ..Default::default() },
+    )
+    .await;
+    let of_letter = TailLogEntriesRequest { message: letters[0].clone(), ..Default::default() };
+    let mut of_letter = Tail::open(&postroom, &of_letter).await;
     for port in [moved.port(), server.port()] {
         change(port).await.expect("changed");
         let check = postroom.entries("check-admin-1").await;
@@ -203,6 +207,8 @@ async fn a_change_of_the_account_empties_its_logs_and_its_own_check_stands_in_th
     // The log of sessions held nothing at the second change.
     let changed = |id: &str| (id.to_owned(), Cause::AccountChanged);
     assert_eq!(told, [changed("check-admin-1"), changed("check-admin-1"), changed("send-admin-1")]);
+    of_letter.until_restarts(1).await;
+    assert_eq!(of_letter.told(), [changed("send-admin-1")], "a letter stands in no log of checks");
     // A check that fails changes nothing, and empties nothing.
     let sent = postroom.send_and_wait(letter(FROM, &["ann@example.org"])).await.name;
     change(1).await.expect_err("nobody listens there");
