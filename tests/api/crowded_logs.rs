@@ -9,6 +9,7 @@ use postroom::api::proto::{
 };
 use postroom::domain::settings::StoredSettings;
 use postroom::store::{Store, StoreError, cleaning, logs};
+use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::sync::Notify;
 use tokio::task::JoinSet;
@@ -123,7 +124,7 @@ async fn persistently<T, Work: Future<Output = Result<T, StoreError>>>(work: imp
 }
 
 fn is_deadlock(error: &sqlx::Error) -> bool {
-    error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "40P01")
+    error.as_database_error().and_then(DatabaseError::code).is_some_and(|code| code == "40P01")
 }
 
 /// Rounds of each task of the test that follows.

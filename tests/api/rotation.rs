@@ -235,9 +235,9 @@ async fn the_logs_of_a_deleted_account_go_with_it() {
     store.put(&[late.clone(), chunk("check-admin-1", now(), &["late"])]).await;
     store.put(&[late, other]).await;
     let expected = [("send-admin-1".to_owned(), Cause::AccountDeleted)];
-    for ((request, mut open), token) in concerned.iter().zip(&mut open).zip(&old) {
+    for ((request, open), token) in concerned.iter().zip(&mut open).zip(&old) {
         let mut again = Tail::resume(&postroom, request, token).await;
-        for tail in [&mut again, &mut open] {
+        for tail in [&mut again, open] {
             tail.until_restarts(1).await;
             if *request == concerned[0] {
                 tail.until("marked").await;
@@ -276,7 +276,7 @@ async fn a_log_begins_afresh_before_it_grows_past_its_size() {
     assert!(full > HALF && texts(&postroom, "send-admin-1").await.contains(&"first".to_owned()));
     is_told(&postroom, &letters, Cause::Size, async || {
         store.put(&[about(chunk("send-admin-1", now(), &[&half]), &letters[0])]).await;
-        assert_eq!(texts(&postroom, "send-admin-1").await, [half.clone()]);
+        assert_eq!(texts(&postroom, "send-admin-1").await, std::slice::from_ref(&half));
         assert!(size(&postroom, "send-admin-1").await < full);
     })
     .await;

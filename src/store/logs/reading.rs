@@ -99,25 +99,54 @@ pub async fn read(
     limit: i64,
 ) -> Result<Vec<StoredChunk>, StoreError> {
     let ChunkFilter { logs, message, session, start_time, end_time } = filter;
-    let rows = if logs.is_empty() {
+    // By statements of their own, so that each goes by its own index whatever plan is kept for it.
+    let rows = if let Some(message) = message {
         query_as!(
             ChunkRow,
             "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
              from log_chunks c
-             join logs l on l.site_id = c.site_id and l.log_id = c.log_id
              where c.site_id = $1
                and c.position >= $2
-               and c.position >= l.start_position
-               and c.log_id <> 'audit'
-               and ($3::uuid is null or c.message_id = $3)
-               and ($4::uuid is null or c.session_id = $4)
-               and ($5::timestamptz is null or c.last_time >= $5)
-               and ($6::timestamptz is null or c.first_time < $6)
+               and c.message_id = $3
+               and (cardinality($4::text[]) = 0 and c.log_id <> 'audit' or c.log_id = any($4))
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+               and ($5::uuid is null or c.session_id = $5)
+               and ($6::timestamptz is null or c.last_time >= $6)
+               and ($7::timestamptz is null or c.first_time < $7)
              order by c.position
-             limit $7",
+             limit $8",
             site.as_str(),
             from,
-            *message,
+            message,
+            &names(logs),
+            *session,
+            *start_time,
+            *end_time,
+            limit,
+        )
+        .fetch_all(&store.pool)
+        .await?
+    } else if logs.is_empty() {
+        // The start of each chunk's log is looked up, not joined: a join would go through all logs of the site first.
+        query_as!(
+            ChunkRow,
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from log_chunks c
+             where c.site_id = $1
+               and c.position >= $2
+               and c.log_id <> 'audit'
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+               and ($3::uuid is null or c.session_id = $3)
+               and ($4::timestamptz is null or c.last_time >= $4)
+               and ($5::timestamptz is null or c.first_time < $5)
+             order by c.position
+             limit $6",
+            site.as_str(),
+            from,
             *session,
             *start_time,
             *end_time,
@@ -137,21 +166,19 @@ pub async fn read(
                  where site_id = $1
                    and log_id = l.log_id
                    and position >= greatest($2, l.start_position)
-                   and ($4::uuid is null or message_id = $4)
-                   and ($5::uuid is null or session_id = $5)
-                   and ($6::timestamptz is null or last_time >= $6)
-                   and ($7::timestamptz is null or first_time < $7)
+                   and ($4::uuid is null or session_id = $4)
+                   and ($5::timestamptz is null or last_time >= $5)
+                   and ($6::timestamptz is null or first_time < $6)
                  order by position
-                 limit $8
+                 limit $7
              ) c
              where l.site_id = $1
                and l.log_id = any($3)
              order by c.position
-             limit $8",
+             limit $7",
             site.as_str(),
             from,
             &names(logs),
-            *message,
             *session,
             *start_time,
             *end_time,
@@ -175,22 +202,43 @@ pub async fn read_back(
     limit: i64,
 ) -> Result<Vec<StoredChunk>, StoreError> {
     let ChunkFilter { logs, message, session: _, start_time: _, end_time: _ } = filter;
-    let rows = if logs.is_empty() {
+    let rows = if let Some(message) = message {
         query_as!(
             ChunkRow,
             "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
              from log_chunks c
-             join logs l on l.site_id = c.site_id and l.log_id = c.log_id
              where c.site_id = $1
                and c.position <= $2
-               and c.position >= l.start_position
-               and c.log_id <> 'audit'
-               and ($3::uuid is null or c.message_id = $3)
+               and c.message_id = $3
+               and (cardinality($4::text[]) = 0 and c.log_id <> 'audit' or c.log_id = any($4))
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
              order by c.position desc
-             limit $4",
+             limit $5",
             site.as_str(),
             upto,
-            *message,
+            message,
+            &names(logs),
+            limit,
+        )
+        .fetch_all(&store.pool)
+        .await?
+    } else if logs.is_empty() {
+        query_as!(
+            ChunkRow,
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from log_chunks c
+             where c.site_id = $1
+               and c.position <= $2
+               and c.log_id <> 'audit'
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+             order by c.position desc
+             limit $3",
+            site.as_str(),
+            upto,
             limit,
         )
         .fetch_all(&store.pool)
@@ -207,18 +255,16 @@ pub async fn read_back(
                    and log_id = l.log_id
                    and position <= $2
                    and position >= l.start_position
-                   and ($4::uuid is null or message_id = $4)
                  order by position desc
-                 limit $5
+                 limit $4
              ) c
              where l.site_id = $1
                and l.log_id = any($3)
              order by c.position desc
-             limit $5",
+             limit $4",
             site.as_str(),
             upto,
             &names(logs),
-            *message,
             limit,
         )
         .fetch_all(&store.pool)
