@@ -223,5 +223,5 @@ async fn nothing_of_a_session_follows_a_change_of_the_account_or_its_end() {
     let request = postroom::api::proto::ListLogsRequest { parent: SITE.to_owned(), ..Default::default() };
     let logs = postroom.logs().list_logs(request).await.expect("listed").into_inner().logs;
     let names: Vec<_> = logs.iter().map(|log| log.file_name.as_str()).collect();
-    assert_eq!(names, ["check_admin_smtp_0.log"]);
+    assert_eq!(names, ["check_admin_smtp_0.log", "audit.log"]);
 }

@@ -45,6 +45,11 @@ pub(super) fn entry(chunk: &Chunk, entry: &Entry) -> ProtoEntry {
     }
 }
 
+/// Bytes of an entry's texts.
+pub(super) fn text_bytes(entry: &ProtoEntry) -> usize {
+    entry.log.len() + entry.text.len() + entry.session.len() + entry.message.len()
+}
+
 /// A restart as it is answered.
 pub(super) fn restart(site: &SiteId, stored: &StoredRestart) -> ProtoRestart {
     let StoredRestart { position: _, log, restart: Restart { cause, time } } = *stored;

@@ -20,6 +20,8 @@ use crate::store::logs::{self, ChunkFilter};
 
 /// Chunks read at once.
 const CHUNKS: i64 = 64;
+/// A page is full with so many bytes in memory, however many entries were asked for: most clients take 4 MiB at once.
+const PAGE_BYTES: usize = 1024 * 1024;
 
 /// A page of entries.
 ///
@@ -59,7 +61,7 @@ async fn read(
     start: Place,
     size: usize,
 ) -> Result<(Vec<ProtoEntry>, Option<Place>), Problem> {
-    let mut entries = Vec::new();
+    let (mut entries, mut bytes) = (Vec::new(), 0);
     let mut place = start;
     loop {
         let chunks = logs::read(store, site, &filter.chunks, place.position, CHUNKS).await?;
@@ -72,10 +74,12 @@ async fn read(
                 if !filter.keeps(entry) {
                     continue;
                 }
-                if entries.len() == size {
+                if entries.len() == size || bytes >= PAGE_BYTES {
                     return Ok((entries, Some(Place { position: stored.position, entry: index })));
                 }
-                entries.push(convert::entry(&stored.chunk, entry));
+                let entry = convert::entry(&stored.chunk, entry);
+                bytes += size_of::<ProtoEntry>() + convert::text_bytes(&entry);
+                entries.push(entry);
             }
             place = Place { position: stored.position + 1, entry: 0 };
         }

@@ -111,10 +111,20 @@ pub struct Rotation {
 pub struct Held {
     /// Bytes of its text.
     pub bytes: u64,
-    /// When its first entry came; `None` where it holds nothing.
+    /// When it began, see [`Held::begins`]; `None` where it holds nothing.
     pub first_time: Option<OffsetDateTime>,
     /// The last change of its account, from which periods are counted; without one they are from its first entry.
     pub account_change: Option<OffsetDateTime>,
+}
+
+impl Held {
+    /// When a log begins whose first entries, the oldest of them of `entry`, are added at `now`. Where periods are counted
+    /// from the account's change, that is the moment of adding: an entry that is of the period before, since a session ran
+    /// across its end, would soon make the log begin afresh once more.
+    #[must_use]
+    pub fn begins(&self, now: OffsetDateTime, entry: OffsetDateTime) -> OffsetDateTime {
+        if self.account_change.is_some() { now } else { entry }
+    }
 }
 
 impl Rotation {
@@ -122,13 +132,17 @@ impl Rotation {
     #[must_use]
     pub fn due(&self, held: &Held, now: OffsetDateTime, added: u64) -> Option<RestartCause> {
         let Held { bytes, first_time, account_change } = *held;
-        let first_time = first_time.filter(|_| bytes > 0)?;
-        let base = account_change.unwrap_or(first_time);
-        let period = i128::try_from(self.period.duration().as_nanos()).unwrap_or(i128::MAX);
-        // How many periods were over at a time. A check that precedes the change it proves belongs to what follows.
-        let over = |time: OffsetDateTime| (time.max(base) - base).whole_nanoseconds() / period;
-        if over(now) > over(first_time) {
-            return Some(RestartCause::Period);
+        if bytes == 0 {
+            return None;
+        }
+        if let Some(first_time) = first_time {
+            let base = account_change.unwrap_or(first_time);
+            let period = i128::try_from(self.period.duration().as_nanos()).unwrap_or(i128::MAX);
+            // How many periods were over at a time. A check that precedes the change it proves belongs to what follows.
+            let over = |time: OffsetDateTime| (time.max(base) - base).whole_nanoseconds() / period;
+            if over(now) > over(first_time) {
+                return Some(RestartCause::Period);
+            }
         }
         (self.max_bytes > 0 && bytes.saturating_add(added) > self.max_bytes).then_some(RestartCause::Size)
     }
@@ -196,6 +210,25 @@ mod tests {
         let rotation = Rotation { period: RewritePeriod::Day, max_bytes: 10 };
         let held = Held { bytes: 0, first_time: None, account_change: Some(START) };
         assert_eq!(rotation.due(&held, hours(1_000), 1_000), None);
+    }
+
+    #[test]
+    fn a_session_across_the_end_of_a_period_is_one_restart() {
+        let rotation = Rotation { period: RewritePeriod::Day, max_bytes: 0 };
+        let (entry, now, later) = (hours(24) - Duration::seconds(1), hours(24), hours(25));
+        for account_change in [Some(START), None] {
+            let empty = Held { bytes: 0, first_time: None, account_change };
+            let held = Held { bytes: 1, first_time: Some(empty.begins(now, entry)), account_change };
+            assert_eq!(rotation.due(&held, later, 1), None, "{account_change:?}");
+        }
+    }
+
+    #[test]
+    fn a_log_of_which_it_is_not_known_when_it_began_has_its_limit() {
+        let rotation = Rotation { period: RewritePeriod::Day, max_bytes: 10 };
+        let held = Held { bytes: 10, first_time: None, account_change: Some(START) };
+        assert_eq!(rotation.due(&held, hours(1_000), 0), None);
+        assert_eq!(rotation.due(&held, hours(1_000), 1), Some(RestartCause::Size));
     }
 
     proptest! {

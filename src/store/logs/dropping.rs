@@ -33,6 +33,8 @@ pub async fn drop_leavings(store: &Store, site: &SiteId) -> Result<u64, StoreErr
     .await?;
     let mut bytes = 0;
     for log in logs {
+        // Not from the beginning each time: what was just deleted may still have to be passed.
+        let mut behind = 0;
         loop {
             let gone = query!(
                 r#"with old as (
@@ -40,6 +42,7 @@ pub async fn drop_leavings(store: &Store, site: &SiteId) -> Result<u64, StoreErr
                        from log_chunks
                        where site_id = $1
                          and log_id = $2
+                         and position > $5
                          and position < $3
                        order by position
                        limit $4
@@ -50,26 +53,30 @@ pub async fn drop_leavings(store: &Store, site: &SiteId) -> Result<u64, StoreErr
                          and c.position = old.position
                        returning c.size_bytes
                    )
-                   select count(*) as "count!", coalesce(sum(size_bytes), 0) as "bytes!" from gone"#,
+                   select (select max(position) from old) as last,
+                          (select coalesce(sum(size_bytes), 0) from gone) as "bytes!""#,
                 site.as_str(),
                 log.log_id,
                 log.start_position,
                 GROUP,
+                behind,
             )
             .fetch_one(&store.pool)
             .await?;
             bytes += u64::try_from(gone.bytes).unwrap_or_default();
-            if gone.count < GROUP {
-                break;
-            }
+            let Some(last) = gone.last else { break };
+            behind = last;
         }
-        // Unless it began afresh again meanwhile.
+        // Unless it began afresh again meanwhile, or somebody else is still deleting them and may be broken off.
         query!(
-            "update logs
+            "update logs l
              set has_leavings = false
              where site_id = $1
                and log_id = $2
-               and start_position = $3",
+               and start_position = $3
+               and not exists (
+                   select from log_chunks c where c.site_id = $1 and c.log_id = $2 and c.position < $3
+               )",
             site.as_str(),
             log.log_id,
             log.start_position,
@@ -91,7 +98,43 @@ pub async fn forget(
     deleted_before: OffsetDateTime,
     audit_before: OffsetDateTime,
 ) -> Result<(), StoreError> {
+    let is_there_any = query_scalar!(
+        r#"select exists (
+               select from logs
+               where site_id = $1
+                 and restart_cause = 'account_deleted'
+                 and restart_time < $2
+                 and not has_leavings
+           ) or exists (
+               -- The oldest one tells.
+               select from logs l
+               cross join lateral (
+                   select last_time
+                   from log_chunks
+                   where site_id = $1
+                     and log_id = 'audit'
+                     and position >= l.start_position
+                   order by position
+                   limit 1
+               ) c
+               where l.site_id = $1
+                 and l.log_id = 'audit'
+                 and c.last_time < $3
+           ) as "is_there_any!""#,
+        site.as_str(),
+        deleted_before,
+        audit_before,
+    )
+    .fetch_one(&store.pool)
+    .await?;
+    if !is_there_any {
+        return Ok(());
+    }
     let mut transaction = store.pool.begin().await?;
+    // Before the lock of positions, as everybody takes it who gives the site a new id and tells of it.
+    query!("select from sites where site_id = $1 for no key update", site.as_str())
+        .execute(&mut *transaction)
+        .await?;
     positions::lock(&mut transaction, site).await?;
     query!(
         "with gone as (
@@ -113,14 +156,19 @@ pub async fn forget(
     .await?;
     query!(
         "with gone as (
-             delete from log_chunks
-             where site_id = $1
-               and log_id = 'audit'
-               and last_time < $2
-             returning position, size_bytes
+             -- What was cleared is not counted any more; it goes as what other logs leave.
+             delete from log_chunks c
+             using logs l
+             where c.site_id = $1
+               and c.log_id = 'audit'
+               and c.last_time < $2
+               and l.site_id = $1
+               and l.log_id = 'audit'
+               and c.position >= l.start_position
+             returning c.position, c.size_bytes
          ), log as (
              update logs
-             set size_bytes = greatest(logs.size_bytes - (select sum(size_bytes) from gone), 0)
+             set size_bytes = logs.size_bytes - (select sum(size_bytes) from gone)
              where site_id = $1
                and log_id = 'audit'
                and exists (select from gone)

@@ -1,9 +1,11 @@
 //! Reading logs: chunks in their order, and where logs began afresh.
 
 use std::ops::RangeInclusive;
+use std::pin::Pin;
 
 use sqlx::{query, query_as};
 use time::OffsetDateTime;
+use tokio_stream::{Stream, StreamExt as _};
 use uuid::Uuid;
 
 use super::super::lines::decode;
@@ -89,8 +91,8 @@ impl ChunkRow {
     }
 }
 
-/// What is read at once is full with so many bytes of text, and with what the last chunk has beyond.
-const READ_BYTES: i64 = 256 * 1024;
+/// What is read at once is full with so many bytes, and with what the last chunk has beyond.
+const READ_BYTES: usize = 256 * 1024;
 
 /// Up to `limit` chunks at or behind the position `from`, oldest first; fewer where they are large, but none only where
 /// there is none.
@@ -124,87 +126,94 @@ pub(super) async fn read_with(
     limit: i64,
 ) -> Result<Vec<StoredChunk>, StoreError> {
     let ChunkFilter { logs, message, session, start_time, end_time } = filter;
-    let rows = if logs.is_empty() {
+    // By statements of their own, so that each goes by its own index whatever plan is kept for it.
+    let names = names(logs);
+    let rows: Rows<'_> = if let Some(message) = message {
         query_as!(
             ChunkRow,
-            "select position, log_id, session_id, message_id, attempt, first_time, lines
-             from (
-                 select *, sum(size_bytes) over (order by position) - size_bytes as before
-                 from (
-                     select c.*
-                     from log_chunks c
-                     join logs l on l.site_id = c.site_id and l.log_id = c.log_id
-                     where c.site_id = $1
-                       and c.position >= $2
-                       and c.position >= l.start_position
-                       and ($8 or c.log_id <> 'audit')
-                       and ($3::uuid is null or c.message_id = $3)
-                       and ($4::uuid is null or c.session_id = $4)
-                       and ($5::timestamptz is null or c.last_time >= $5)
-                       and ($6::timestamptz is null or c.first_time < $6)
-                     order by c.position
-                     limit $7
-                 ) next
-             ) measured
-             where before < $9
-             order by position",
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from log_chunks c
+             where c.site_id = $1
+               and c.position >= $2
+               and c.message_id = $3
+               and (cardinality($4::text[]) = 0 and c.log_id <> 'audit' or c.log_id = any($4))
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+               and ($5::uuid is null or c.session_id = $5)
+               and ($6::timestamptz is null or c.last_time >= $6)
+               and ($7::timestamptz is null or c.first_time < $7)
+             order by c.position
+             limit $8",
             site.as_str(),
             from,
-            *message,
+            message,
+            &names,
+            *session,
+            *start_time,
+            *end_time,
+            limit,
+        )
+        .fetch(&store.pool)
+    } else if logs.is_empty() {
+        // The start of each chunk's log is looked up, not joined: a join would go through all logs of the site first.
+        query_as!(
+            ChunkRow,
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from log_chunks c
+             where c.site_id = $1
+               and c.position >= $2
+               and ($7 or c.log_id <> 'audit')
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+               and ($3::uuid is null or c.session_id = $3)
+               and ($4::timestamptz is null or c.last_time >= $4)
+               and ($5::timestamptz is null or c.first_time < $5)
+             order by c.position
+             limit $6",
+            site.as_str(),
+            from,
             *session,
             *start_time,
             *end_time,
             limit,
             audit == Audit::Always,
-            READ_BYTES,
         )
-        .fetch_all(&store.pool)
-        .await?
+        .fetch(&store.pool)
     } else {
         // Log by log, each by its own index: a quiet log of a busy site is not searched for among all the others.
         query_as!(
             ChunkRow,
-            "select position, log_id, session_id, message_id, attempt, first_time, lines
-             from (
-                 select *, sum(size_bytes) over (order by position) - size_bytes as before
-                 from (
-                     select c.*
-                     from logs l
-                     cross join lateral (
-                         select *
-                         from log_chunks
-                         where site_id = $1
-                           and log_id = l.log_id
-                           and position >= greatest($2, l.start_position)
-                           and ($4::uuid is null or message_id = $4)
-                           and ($5::uuid is null or session_id = $5)
-                           and ($6::timestamptz is null or last_time >= $6)
-                           and ($7::timestamptz is null or first_time < $7)
-                         order by position
-                         limit $8
-                     ) c
-                     where l.site_id = $1
-                       and l.log_id = any($3)
-                     order by c.position
-                     limit $8
-                 ) next
-             ) measured
-             where before < $9
-             order by position",
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from logs l
+             cross join lateral (
+                 select *
+                 from log_chunks
+                 where site_id = $1
+                   and log_id = l.log_id
+                   and position >= greatest($2, l.start_position)
+                   and ($4::uuid is null or session_id = $4)
+                   and ($5::timestamptz is null or last_time >= $5)
+                   and ($6::timestamptz is null or first_time < $6)
+                 order by position
+                 limit $7
+             ) c
+             where l.site_id = $1
+               and l.log_id = any($3)
+             order by c.position
+             limit $7",
             site.as_str(),
             from,
-            &names(logs),
-            *message,
+            &names,
             *session,
             *start_time,
             *end_time,
             limit,
-            READ_BYTES,
         )
-        .fetch_all(&store.pool)
-        .await?
+        .fetch(&store.pool)
     };
-    rows.into_iter().map(|row| row.into_chunk(site)).collect()
+    collect(site, rows).await
 }
 
 /// The last `limit` chunks at or below the position `upto`, newest first, by their logs and their letter; fewer where they
@@ -220,74 +229,89 @@ pub async fn read_back(
     limit: i64,
 ) -> Result<Vec<StoredChunk>, StoreError> {
     let ChunkFilter { logs, message, session: _, start_time: _, end_time: _ } = filter;
-    let rows = if logs.is_empty() {
+    let names = names(logs);
+    let rows: Rows<'_> = if let Some(message) = message {
         query_as!(
             ChunkRow,
-            "select position, log_id, session_id, message_id, attempt, first_time, lines
-             from (
-                 select *, sum(size_bytes) over (order by position desc) - size_bytes as before
-                 from (
-                     select c.*
-                     from log_chunks c
-                     join logs l on l.site_id = c.site_id and l.log_id = c.log_id
-                     where c.site_id = $1
-                       and c.position <= $2
-                       and c.position >= l.start_position
-                       and c.log_id <> 'audit'
-                       and ($3::uuid is null or c.message_id = $3)
-                     order by c.position desc
-                     limit $4
-                 ) last
-             ) measured
-             where before < $5
-             order by position desc",
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from log_chunks c
+             where c.site_id = $1
+               and c.position <= $2
+               and c.message_id = $3
+               and (cardinality($4::text[]) = 0 and c.log_id <> 'audit' or c.log_id = any($4))
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+             order by c.position desc
+             limit $5",
             site.as_str(),
             upto,
-            *message,
+            message,
+            &names,
             limit,
-            READ_BYTES,
         )
-        .fetch_all(&store.pool)
-        .await?
+        .fetch(&store.pool)
+    } else if logs.is_empty() {
+        query_as!(
+            ChunkRow,
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from log_chunks c
+             where c.site_id = $1
+               and c.position <= $2
+               and c.log_id <> 'audit'
+               and c.position >= (
+                   select l.start_position from logs l where l.site_id = $1 and l.log_id = c.log_id
+               )
+             order by c.position desc
+             limit $3",
+            site.as_str(),
+            upto,
+            limit,
+        )
+        .fetch(&store.pool)
     } else {
         query_as!(
             ChunkRow,
-            "select position, log_id, session_id, message_id, attempt, first_time, lines
-             from (
-                 select *, sum(size_bytes) over (order by position desc) - size_bytes as before
-                 from (
-                     select c.*
-                     from logs l
-                     cross join lateral (
-                         select *
-                         from log_chunks
-                         where site_id = $1
-                           and log_id = l.log_id
-                           and position <= $2
-                           and position >= l.start_position
-                           and ($4::uuid is null or message_id = $4)
-                         order by position desc
-                         limit $5
-                     ) c
-                     where l.site_id = $1
-                       and l.log_id = any($3)
-                     order by c.position desc
-                     limit $5
-                 ) last
-             ) measured
-             where before < $6
-             order by position desc",
+            "select c.position, c.log_id, c.session_id, c.message_id, c.attempt, c.first_time, c.lines
+             from logs l
+             cross join lateral (
+                 select *
+                 from log_chunks
+                 where site_id = $1
+                   and log_id = l.log_id
+                   and position <= $2
+                   and position >= l.start_position
+                 order by position desc
+                 limit $4
+             ) c
+             where l.site_id = $1
+               and l.log_id = any($3)
+             order by c.position desc
+             limit $4",
             site.as_str(),
             upto,
-            &names(logs),
-            *message,
+            &names,
             limit,
-            READ_BYTES,
         )
-        .fetch_all(&store.pool)
-        .await?
+        .fetch(&store.pool)
     };
-    rows.into_iter().map(|row| row.into_chunk(site)).collect()
+    collect(site, rows).await
+}
+
+/// Rows as they come.
+type Rows<'a> = Pin<Box<dyn Stream<Item = Result<ChunkRow, sqlx::Error>> + Send + 'a>>;
+
+/// The chunks of these rows, until there are enough bytes.
+async fn collect(site: &SiteId, mut rows: Rows<'_>) -> Result<Vec<StoredChunk>, StoreError> {
+    let (mut chunks, mut bytes) = (Vec::new(), 0);
+    while bytes < READ_BYTES
+        && let Some(row) = rows.next().await
+    {
+        let row = row?;
+        bytes += row.lines.len();
+        chunks.push(row.into_chunk(site)?);
+    }
+    Ok(chunks)
 }
 
 /// A log that began afresh, as it was stored.
@@ -301,8 +325,9 @@ pub struct StoredRestart {
     pub restart: Restart,
 }
 
-/// Where logs of the filter began afresh behind the position `behind`, up to `upto`, oldest first. Of a letter's logs
-/// where it is about a letter. A log tells of its last restart alone: what it held before earlier ones is gone as well.
+/// Where logs of the filter began afresh behind the position `behind`, up to `upto`, oldest first. Of the sessions of a
+/// letter's account where it is about a letter. A log tells of its last restart alone: what it held before earlier ones is
+/// gone as well.
 ///
 /// # Errors
 /// When the database does not answer.
@@ -321,8 +346,10 @@ pub(super) async fn restarts(
              and start_position > $2
              and start_position <= $3
              and (cardinality($4::text[]) = 0 and ($6 or log_id <> 'audit') or log_id = any($4))
-             and ($5::uuid is null or substring(log_id from '[0-9]+$')::bigint = (
-                     select account_id from messages where site_id = $1 and message_id = $5
+             and ($5::uuid is null or log_id in (
+                     select class || account_id
+                     from messages, unnest(array['send-admin-', 'send-users-']) as class
+                     where site_id = $1 and message_id = $5
                  ))
            order by start_position"#,
         site.as_str(),

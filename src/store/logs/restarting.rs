@@ -62,45 +62,69 @@ pub async fn clear(store: &Store, site: &SiteId, log: LogId, note: &Note) -> Res
 pub async fn restart_due(store: &Store, site: &SiteId, now: OffsetDateTime) -> Result<usize, StoreError> {
     let (mut after, mut count) = (String::new(), 0);
     loop {
-        let mut transaction = store.pool.begin().await?;
-        positions::lock(&mut transaction, site).await?;
-        let rows = query!(
-            r#"select l.log_id, l.size_bytes, l.first_time, a.update_time as "account_time?",
-                      s.log_rewrite_period, s.log_max_size_mib
-               from logs l
-               join settings s on s.site_id = l.site_id
-               left join accounts a on a.site_id = l.site_id
-                                   and a.account_id = substring(l.log_id from '[0-9]+$')::bigint
-               where l.site_id = $1
-                 and l.log_id > $2
-                 and l.size_bytes > 0
-               order by l.log_id
-               limit $3"#,
-            site.as_str(),
-            after,
-            GROUP,
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        let Some(last) = rows.last() else { return Ok(count) };
-        after.clone_from(&last.log_id);
-        let mut due = Vec::new();
-        for row in rows {
-            let log = LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?;
-            let held = held(row.size_bytes, row.first_time, row.account_time);
-            let rotation = rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib)?;
-            // With nothing to add: a log that is full stays as long as nobody adds to it.
-            if rotation.and_then(|rotation| rotation.due(&held, now, 0)) == Some(RestartCause::Period) {
-                due.push(log);
-            }
-        }
-        if !due.is_empty() {
+        // Mostly there is none, and nobody is held up.
+        let mut connection = store.pool.acquire().await?;
+        let looked_at = due(&mut connection, site, &after, now).await?;
+        drop(connection);
+        if !looked_at.due.is_empty() {
+            let mut transaction = store.pool.begin().await?;
+            positions::lock(&mut transaction, site).await?;
+            // Again, now that nobody else can empty them or add to them.
+            let Due { due, last: _ } = due(&mut transaction, site, &after, now).await?;
             restart(&mut transaction, site, &due, RestartCause::Period, now).await?;
             transaction.commit().await?;
             store.changes.recorded(site, &[]);
             count += due.len();
         }
+        let Some(last) = looked_at.last else { return Ok(count) };
+        after = last;
     }
+}
+
+/// Those of a group of logs whose period is over.
+struct Due {
+    due: Vec<LogId>,
+    /// The last one of the group; `None` where there was none.
+    last: Option<String>,
+}
+
+/// Looks at the next group of logs behind the id `after`.
+async fn due(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    after: &str,
+    now: OffsetDateTime,
+) -> Result<Due, StoreError> {
+    let rows = query!(
+        r#"select l.log_id, l.size_bytes, l.first_time, a.update_time as "account_time?",
+                  s.log_rewrite_period, s.log_max_size_mib
+           from logs l
+           join settings s on s.site_id = l.site_id
+           left join accounts a on a.site_id = l.site_id
+                               and a.account_id = substring(l.log_id from '[0-9]+$')::bigint
+           where l.site_id = $1
+             and l.log_id > $2
+             and l.size_bytes > 0
+           order by l.log_id
+           limit $3"#,
+        site.as_str(),
+        after,
+        GROUP,
+    )
+    .fetch_all(connection)
+    .await?;
+    let last = rows.last().map(|row| row.log_id.clone());
+    let mut due = Vec::new();
+    for row in rows {
+        let log = LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?;
+        let held = held(row.size_bytes, row.first_time, row.account_time);
+        let rotation = rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib)?;
+        // With nothing to add: a log that is full stays as long as nobody adds to it.
+        if rotation.and_then(|rotation| rotation.due(&held, now, 0)) == Some(RestartCause::Period) {
+            due.push(log);
+        }
+    }
+    Ok(Due { due, last })
 }
 
 /// Empties those of these logs that hold anything, in a transaction that holds the site's lock of positions. What is

@@ -103,8 +103,9 @@ impl Growing {
             self.restart = cause;
             self.held.bytes = 0;
         }
-        if self.held.bytes == 0 {
-            self.held.first_time = span.map(|(first, _)| first);
+        // An older server, which runs beside this one for a while, stores none.
+        if self.held.bytes == 0 || self.held.first_time.is_none() {
+            self.held.first_time = span.map(|(first, _)| self.held.begins(now, first));
         }
         self.held.bytes += bytes;
         self.update_time = self.update_time.max(span.map(|(_, last)| last));
