@@ -88,11 +88,12 @@ pub(crate) async fn listed(postroom: &Postroom) -> Vec<Log> {
     listed_in(postroom, SITE).await
 }
 
-/// The logs of a site.
+/// The logs of a site but the log `audit`.
 pub(crate) async fn listed_in(postroom: &Postroom, parent: &str) -> Vec<Log> {
     let request =
         ListLogsRequest { parent: parent.to_owned(), page_size: 1_000, ..ListLogsRequest::default() };
-    postroom.logs().list_logs(request).await.expect("logs").into_inner().logs
+    let logs = postroom.logs().list_logs(request).await.expect("logs").into_inner().logs;
+    logs.into_iter().filter(|log| log.tags != ["[Audit]"]).collect()
 }
 
 /// The size that is listed of a log; 0 where it is not listed.
