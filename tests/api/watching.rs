@@ -1,5 +1,6 @@
 //! The live tail: what is said while a session runs, and places in it that survive a reconnect and a restart.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -140,6 +141,41 @@ async fn entries_come_while_the_session_still_runs() {
     assert_eq!(postroom.message(&name).await.state(), State::Sending);
     gate.notify_one();
     reader.until(Kind::Server, "250 taken").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_check_is_seen_while_it_runs() {
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let server = Server::scripted(move |mut peer| {
+        let gate = Arc::clone(&opened);
+        async move {
+            peer.hello(&[]).await?;
+            peer.command().await?;
+            gate.notified().await;
+            peer.say("250 sender ok\r\n").await?;
+            for _ in 0..2 {
+                peer.answer("250 ok\r\n").await?;
+            }
+            peer.answer("221 bye\r\n").await.map(|_| ())
+        }
+    })
+    .await;
+    let postroom = Postroom::start().await;
+    let mut reader = Reader::start(&postroom).await;
+    // The server does not go on before this was seen.
+    let watching = async {
+        let entries = reader.until(Kind::Client, "MAIL FROM:").await;
+        assert!(entries.iter().all(|entry| entry.log == format!("{SITE}/logs/check-admin-0")), "{entries:?}");
+        gate.notify_one();
+    };
+    tokio::join!(watching, postroom.create_account(plain_account(&server, FROM)));
+    let entries = reader.until(Kind::Server, "221 bye").await;
+    assert!(entries.iter().any(|entry| entry.text == "250 sender ok"), "{entries:?}");
+    let stored = postroom.entries("check-admin-0").await;
+    let sessions: BTreeSet<_> = stored.iter().map(|entry| &entry.session).collect();
+    assert_eq!(sessions.len(), 1, "one session in parts: {stored:?}");
+    assert_eq!(stored.iter().filter(|entry| entry.text.starts_with("MAIL FROM:")).count(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -24,13 +24,13 @@ pub(super) async fn check(
     let max_age = max_age.map_or(Ok(Duration::ZERO), fields::duration);
     let max_age = max_age.map_err(|rule| Problem::invalid_field("max_age", rule))?;
     let test = TestLetter::of(send_test_letter);
-    let (proof, saved) = match target {
+    let (report, saved) = match target {
         None => return Err(Problem::invalid_field("target", "must be `name` or `account`")),
         Some(Target::Account(account)) => {
             let Wanted { profile, password } = profile::parse_new(*account)?;
             let auth = prove::auth_of(&profile.login, password.as_ref(), None);
             let subject = Subject { profile: &profile, auth, account: 0 };
-            (prove::climb(api, site, &settings, subject, test).await?, None)
+            (prove::climb_live(api, site, &settings, subject, test).await?, None)
         }
         Some(Target::Name(name)) => {
             let id = fields::within(site, "name", &name, fields::account)?;
@@ -42,10 +42,9 @@ pub(super) async fn check(
             let auth = passwords::open(&api.store, site, id).await?;
             let auth = auth.ok_or_else(|| Problem::not_found(name))?;
             let subject = Subject { profile: &account.profile, auth, account: id };
-            (prove::climb(api, site, &settings, subject, test).await?, Some(id))
+            (prove::climb_live(api, site, &settings, subject, test).await?, Some(id))
         }
     };
-    let report = proof.record(api).await?;
     let mut check = prove::check_of(&report);
     check.check_time = Some(api.store.clock().now());
     check.success_time = check.check_time.filter(|_| report.passed());

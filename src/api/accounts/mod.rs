@@ -4,6 +4,7 @@ mod checking;
 mod code_letter;
 pub(in crate::api) mod convert;
 mod limits;
+mod live;
 mod ownership;
 mod profile;
 mod prove;

@@ -3,6 +3,7 @@
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+use super::live::Live;
 use crate::api::Api;
 use crate::domain::account::{Auth, Check, CheckState, Login, Profile};
 use crate::domain::address::Mailbox;
@@ -70,7 +71,23 @@ pub(super) struct Proof {
     transcript: Option<Chunk>,
 }
 
-/// Runs the check of an account.
+/// Runs the check of an account whose transcript is stored while it runs; the report.
+///
+/// # Errors
+/// `RATE_LIMITED`, `STORE_UNAVAILABLE`.
+pub(super) async fn climb_live(
+    api: &Api,
+    site: &SiteId,
+    settings: &StoredSettings,
+    subject: Subject<'_>,
+    test: TestLetter,
+) -> Result<Report, Problem> {
+    let live =
+        |transcript: &Transcript, like: &Chunk| Some(Live::start(&api.store, transcript, like.clone()));
+    climb_with(api, site, settings, subject, test, live).await?.record(api).await
+}
+
+/// Runs the check of an account that is to be changed: its transcript is stored when the logs of before are emptied.
 ///
 /// # Errors
 /// `RATE_LIMITED`.
@@ -81,6 +98,17 @@ pub(super) async fn climb(
     subject: Subject<'_>,
     test: TestLetter,
 ) -> Result<Proof, Problem> {
+    climb_with(api, site, settings, subject, test, |_, _| None).await
+}
+
+async fn climb_with(
+    api: &Api,
+    site: &SiteId,
+    settings: &StoredSettings,
+    subject: Subject<'_>,
+    test: TestLetter,
+    live: impl FnOnce(&Transcript, &Chunk) -> Option<Live>,
+) -> Result<Proof, Problem> {
     let Subject { profile, auth, account } = subject;
     api.check_budget.take(site, &profile.server.host)?;
     let letter = match test {
@@ -90,19 +118,24 @@ pub(super) async fn climb(
     let target = Target { server: profile.server.clone(), auth };
     let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
     let timeout = settings.connection_timeout();
-    let mut report =
-        check::run(&api.connector, &target, &profile.sender_email, letter.as_deref(), timeout, &transcript)
-            .await;
-    add_provider_advice(&mut report, &profile.server.host);
-    let entries = transcript.take();
-    let chunk = (settings.save_logs() && !entries.is_empty()).then(|| Chunk {
+    let mut chunk = Chunk {
         site: site.clone(),
         log: LogId::check(profile.ownership.origin, account),
         session: Some(Uuid::now_v7()),
         message: None,
-        entries,
-    });
-    Ok(Proof { report, transcript: chunk })
+        entries: Vec::new(),
+    };
+    let live = settings.save_logs().then(|| live(&transcript, &chunk)).flatten();
+    let mut report =
+        check::run(&api.connector, &target, &profile.sender_email, letter.as_deref(), timeout, &transcript)
+            .await;
+    add_provider_advice(&mut report, &profile.server.host);
+    if let Some(live) = live {
+        chunk.entries = live.end().await;
+    }
+    chunk.entries.extend(transcript.take());
+    let transcript = (settings.save_logs() && !chunk.entries.is_empty()).then_some(chunk);
+    Ok(Proof { report, transcript })
 }
 
 impl Proof {

@@ -57,8 +57,8 @@ pub(super) async fn create(
     let check = if profile.active {
         let auth = prove::auth_of(&profile.login, password.as_ref(), None);
         let subject = Subject { profile: &profile, auth, account: 0 };
-        let proof = prove::climb(api, site, &settings, subject, test_on_save(&settings)).await?;
-        Some(prove::demand(&proof.record(api).await?)?)
+        let report = prove::climb_live(api, site, &settings, subject, test_on_save(&settings)).await?;
+        Some(prove::demand(&report)?)
     } else {
         None
     };
