@@ -33,50 +33,57 @@ pub async fn drop_leavings(store: &Store, site: &SiteId) -> Result<u64, StoreErr
     .await?;
     let mut bytes = 0;
     for log in logs {
-        // Not from the beginning each time: what was just deleted may still have to be passed.
-        let mut behind = 0;
         loop {
+            // `+ 0` and an array, not a join: by the index of logs and by the keys, whatever statistics say. They are of
+            // before what is deleted here was written, and a range of positions that they take for empty would be gone
+            // through for each group: 54 s instead of 2 for 500 MiB.
             let gone = query!(
-                r#"with old as (
-                       select position
-                       from log_chunks
+                r#"with gone as (
+                       delete from log_chunks
                        where site_id = $1
-                         and log_id = $2
-                         and position > $5
-                         and position < $3
-                       order by position
-                       limit $4
-                   ), gone as (
-                       delete from log_chunks c
-                       using old
-                       where c.site_id = $1
-                         and c.position = old.position
-                       returning c.size_bytes
+                         and position = any(array(
+                                 select position
+                                 from log_chunks
+                                 where site_id = $1
+                                   and log_id = $2
+                                   and position + 0 < $3
+                                 order by position
+                                 limit $4
+                                 -- What another cleaner is just deleting is left to it: two must not wait for one another.
+                                 for update skip locked
+                             ))
+                       returning size_bytes
                    )
-                   select (select max(position) from old) as last,
-                          (select coalesce(sum(size_bytes), 0) from gone) as "bytes!""#,
+                   select count(*) as "count!", coalesce(sum(size_bytes), 0) as "bytes!" from gone"#,
                 site.as_str(),
                 log.log_id,
                 log.start_position,
                 GROUP,
-                behind,
             )
             .fetch_one(&store.pool)
             .await?;
             bytes += u64::try_from(gone.bytes).unwrap_or_default();
-            let Some(last) = gone.last else { break };
-            behind = last;
+            // Nothing left, or somebody else is at it.
+            if gone.count == 0 {
+                break;
+            }
         }
         // Unless it began afresh again meanwhile, or somebody else is still deleting them and may be broken off.
         query!(
-            "update logs l
+            "update logs
              set has_leavings = false
              where site_id = $1
                and log_id = $2
                and start_position = $3
-               and not exists (
-                   select from log_chunks c where c.site_id = $1 and c.log_id = $2 and c.position < $3
-               )",
+               and (
+                   select position
+                   from log_chunks
+                   where site_id = $1
+                     and log_id = $2
+                     and position + 0 < $3
+                   order by position
+                   limit 1
+               ) is null",
             site.as_str(),
             log.log_id,
             log.start_position,
