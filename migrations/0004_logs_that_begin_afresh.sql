@@ -16,22 +16,6 @@ alter table log_chunks
     add constraint log_chunks_attempt check (message_id is not null or attempt = 0);
 comment on column log_chunks.size_bytes is 'Size of its entries as the text that is downloaded.';
 comment on column log_chunks.session_id is 'The SMTP session; null in the log audit.';
--- As src/domain/log/text.rs writes an entry: time, session, kind, text, line feed.
-update log_chunks
-set size_bytes = (
-    select coalesce(sum(
-        27 + 1 + 10 + 1 + octet_length(
-            case split_part(line, ' ', 2)
-                when 'E' then 'ERROR'
-                when 'C' then 'CLIENT -> SERVER'
-                when 'S' then 'SERVER -> CLIENT'
-                when 'N' then 'CONNECTION'
-                else 'DATA'
-            end
-        ) + 2 + octet_length(substr(line, length(split_part(line, ' ', 1)) + 4)) + 1
-    ), 0)
-    from regexp_split_to_table(rtrim(lines, E'\n'), E'\n') as line
-);
 
 alter table logs
     add column first_time timestamptz,
@@ -46,12 +30,48 @@ comment on column logs.size_bytes is 'Size of the text that is downloaded; 0 for
 comment on column logs.first_time is 'When the first entry came of what the log holds now.';
 comment on column logs.start_position is 'Chunks below it belong to what the log held before it began afresh: nobody sees them any more.';
 comment on column logs.has_leavings is 'Whether such chunks may still be there, for the cleaner.';
+-- Unless set otherwise a log now begins afresh each day. Those that began earlier are past that, and are not measured.
+update logs l
+set size_bytes = 0,
+    start_position = nextval('log_positions'),
+    restart_time = now(),
+    restart_cause = 'period',
+    has_leavings = true
+where (
+    select c.first_time
+    from log_chunks c
+    where c.site_id = l.site_id
+      and c.log_id = l.log_id
+    order by c.position
+    limit 1
+) < now() - interval '1 day';
+-- As src/domain/log/text.rs writes an entry: time, session, kind, text, line feed.
+update log_chunks c
+set size_bytes = (
+    select coalesce(sum(
+        27 + 1 + 10 + 1 + octet_length(
+            case split_part(line, ' ', 2)
+                when 'E' then 'ERROR'
+                when 'C' then 'CLIENT -> SERVER'
+                when 'S' then 'SERVER -> CLIENT'
+                when 'N' then 'CONNECTION'
+                else 'DATA'
+            end
+        ) + 2 + octet_length(substr(line, length(split_part(line, ' ', 1)) + 4)) + 1
+    ), 0)
+    from regexp_split_to_table(rtrim(lines, E'\n'), E'\n') as line
+)
+from logs l
+where l.site_id = c.site_id
+  and l.log_id = c.log_id
+  and l.restart_cause is null;
 update logs l
 set size_bytes = c.size_bytes,
     first_time = c.first_time
 from (
     select site_id, log_id, sum(size_bytes) as size_bytes, min(first_time) as first_time
     from log_chunks
+    where size_bytes > 0
     group by site_id, log_id
 ) c
 where c.site_id = l.site_id

@@ -22,7 +22,7 @@ use crate::domain::site::SiteId;
 const RESPONSES_IN_FLIGHT: usize = 1;
 /// The table is looked at so often, whatever was heard: other replicas write it, too.
 const POLL: Duration = Duration::from_secs(1);
-/// A stream goes on although the store does not answer for so long: less than until the next response is due.
+/// A stream goes on although the store does not answer for so long.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// A response comes at least so often (API 6).
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -140,17 +140,22 @@ impl<F: Followed> Follower<F> {
                 return Ok(());
             }
             recorded.mark_unchanged();
-            let since = Instant::now();
-            let Batch { items, reached, more } = match self.followed.read(self.place, since).await {
-                // A store that is busy or restarts ends no stream, unless it takes long.
+            let read = tokio::select! {
+                () = responses.closed() => return Ok(()),
+                read = self.followed.read(self.place, Instant::now()) => read,
+            };
+            let Batch { items, reached, more } = match read {
+                // A store that is busy or restarts ends no stream, unless it takes long: nothing new is known.
                 Err(problem) if self.bears(&problem) => {
                     sleep(POLL).await;
-                    continue;
+                    Batch { items: Vec::new(), reached: self.place, more: true }
                 }
-                read => read?,
+                read => {
+                    self.trouble = None;
+                    read?
+                }
             };
             self.place = reached;
-            self.trouble = None;
             if !items.is_empty() || Instant::now() >= heartbeat {
                 let response = self.followed.response(items, self.followed.token(reached));
                 // There is room: nobody else sends.
@@ -187,6 +192,7 @@ impl<F: Followed> Follower<F> {
             // Nothing can be read meanwhile, either.
             Err(problem) if self.bears(&problem) => Ok(()),
             checked => {
+                self.trouble = None;
                 self.checked = Instant::now();
                 checked
             }

@@ -41,6 +41,11 @@ impl ReadNotes {
         }
         Arc::clone(notes.entry(read).or_default())
     }
+
+    /// Forgets what was noted of a site, since the log that tells of it was cleared.
+    pub(super) fn forget(&self, site: &SiteId) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).retain(|(_, of, _), _| of != site);
+    }
 }
 
 /// Whether a reading is to be noted that was noted last then.

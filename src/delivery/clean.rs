@@ -63,7 +63,10 @@ async fn do_it(store: &Store, work: Work) -> Result<(), StoreError> {
 async fn drop_leavings(store: &Store) -> Result<(), StoreError> {
     let mut bytes = 0;
     for site in logs::sites_with_leavings(store).await? {
-        bytes += logs::drop_leavings(store, &site).await?;
+        match logs::drop_leavings(store, &site).await {
+            Ok(dropped) => bytes += dropped,
+            Err(error) => go_on(&site, error)?,
+        }
     }
     if bytes >= ROOM {
         logs::give_room_back(store).await?;
@@ -79,14 +82,29 @@ async fn through_sites(store: &Store, work: Work) -> Result<(), StoreError> {
         let Some(last) = found.last() else { return Ok(()) };
         last.id.as_str().clone_into(&mut after);
         for site in found {
-            // Deleted meanwhile where there are none.
-            let Some(settings) = settings::find(store, &site.id).await? else { continue };
-            match work {
-                Work::Sweep => sweep(store, &site.id, &settings.stored).await?,
-                Work::Clean => clean(store, &site.id, &settings.stored).await?,
+            if let Err(error) = of_site(store, &site.id, work).await {
+                go_on(&site.id, error)?;
             }
         }
     }
+}
+
+async fn of_site(store: &Store, site: &SiteId, work: Work) -> Result<(), StoreError> {
+    // Deleted meanwhile where there are none.
+    let Some(settings) = settings::find(store, site).await? else { return Ok(()) };
+    match work {
+        Work::Sweep => sweep(store, site, &settings.stored).await,
+        Work::Clean => clean(store, site, &settings.stored).await,
+    }
+}
+
+/// What is wrong with one site is told and keeps no other from its turn; a store that does not answer does.
+fn go_on(site: &SiteId, error: StoreError) -> Result<(), StoreError> {
+    if matches!(error, StoreError::Unavailable(_)) {
+        return Err(error);
+    }
+    tracing::error!(error = &error as &dyn std::error::Error, %site, "a site's housekeeping failed");
+    Ok(())
 }
 
 async fn sweep(store: &Store, site: &SiteId, settings: &StoredSettings) -> Result<(), StoreError> {

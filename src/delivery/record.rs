@@ -72,8 +72,9 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
     let outcomes: Vec<Outcome> = records.iter().filter_map(|record| record.outcome.clone()).collect();
     let chunks: Vec<Chunk> = records.iter().filter_map(|record| record.chunk.clone()).collect();
     let mut wait = *RETRY.start();
+    let mut recorded = logs::record(store, site, &outcomes, &chunks).await;
     loop {
-        match logs::record(store, site, &outcomes, &chunks).await {
+        match recorded {
             Ok(counted) => {
                 if counted.len() < outcomes.len() {
                     let late = outcomes.len() - counted.len();
@@ -85,6 +86,7 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
                 tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the store");
                 sleep(wait).await;
                 wait = (wait * 2).min(*RETRY.end());
+                recorded = logs::record_again(store, site, &outcomes, &chunks).await;
             }
             Err(error) => return Err(error),
         }

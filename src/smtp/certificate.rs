@@ -43,12 +43,14 @@ pub(super) fn is_self_issued(certificate: &[u8]) -> bool {
     parts(certificate).is_some_and(|parts| parts.issuer == parts.subject)
 }
 
-/// `of CN=mail.example.com, issued by CN=An authority, valid until 2030-01-31 12:00 UTC`. Neither masked nor escaped.
-pub(super) fn describe(certificate: &[u8]) -> Option<String> {
+/// `of CN=mail.example.com, issued by CN=An authority, valid until 2030-01-31 12:00 UTC`. Names are
+/// masked as a whole, before they are cut; nothing is escaped.
+pub(super) fn describe(certificate: &[u8], mask: impl Fn(&str) -> String) -> Option<String> {
     let Parts { issuer, validity, subject } = parts(certificate)?;
     let (_, _, behind) = der(validity)?;
     let (tag, end, _) = der(behind)?;
-    let (subject, issuer, end) = (name(subject), name(issuer), time(tag, end)?);
+    let shown = |of| short(mask(&name(of)));
+    let (subject, issuer, end) = (shown(subject), shown(issuer), time(tag, end)?);
     Some(format!("of {subject}, issued by {issuer}, valid until {end}"))
 }
 
@@ -71,11 +73,16 @@ fn name(mut rest: &[u8]) -> String {
             }
         }
     }
-    if text.len() > MAX_NAME_BYTES {
-        text.truncate(text.floor_char_boundary(MAX_NAME_BYTES));
-        text.push('…');
-    }
     if text.is_empty() { "nobody".to_owned() } else { text }
+}
+
+/// The name, cut where it is long.
+fn short(mut name: String) -> String {
+    if name.len() > MAX_NAME_BYTES {
+        name.truncate(name.floor_char_boundary(MAX_NAME_BYTES));
+        name.push('…');
+    }
+    name
 }
 
 /// A directory string; all kinds but one are ASCII, UTF-8 or unknown.
@@ -135,7 +142,9 @@ mod tests {
 
     #[test]
     fn what_is_told() {
-        let told = |fill: &dyn Fn(&mut CertificateParams)| describe(&certificate(fill)).expect("told");
+        let told = |fill: &dyn Fn(&mut CertificateParams)| {
+            describe(&certificate(fill), str::to_owned).expect("told")
+        };
         let full = told(&|params| {
             params.not_after = date_time_ymd(2031, 2, 3);
             params.distinguished_name.push(DnType::CountryName, "DE");
@@ -148,6 +157,11 @@ mod tests {
         assert_eq!(late, "of nobody, issued by nobody, valid until 2060-12-31 00:00 UTC");
         let long = told(&|params| params.distinguished_name.push(DnType::CommonName, "ü".repeat(300)));
         assert!(long.len() < 2 * (super::MAX_NAME_BYTES + 5) + 60, "{long}");
+        let long = certificate(|params: &mut CertificateParams| {
+            params.distinguished_name.push(DnType::CommonName, format!("{}correct horse", "x".repeat(190)));
+        });
+        let masked = describe(&long, |name| name.replace("correct horse", "<hidden>")).expect("told");
+        assert!(!masked.contains("corr"), "masked before it is cut: {masked}");
         let hostile = told(&|params| {
             let value = DnValue::Utf8String("\u{1b}[2J\0\u{202e}".to_owned());
             params.distinguished_name.push(DnType::CommonName, value);
@@ -168,11 +182,11 @@ mod tests {
     proptest! {
         #[test]
         fn nonsense_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..200), at in any::<prop::sample::Index>()) {
-            let _ = describe(&bytes);
+            let _ = describe(&bytes, str::to_owned);
             let mut broken = certificate(|_| ());
             let at = at.index(broken.len());
             broken.truncate(at);
-            let _ = (describe(&broken), is_self_issued(&broken));
+            let _ = (describe(&broken, str::to_owned), is_self_issued(&broken));
         }
     }
 }

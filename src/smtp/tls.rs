@@ -88,7 +88,7 @@ pub(super) async fn handshake(
 }
 
 /// What a handshake agreed on and whom it showed: version and cipher, and the certificate. Neither masked nor escaped.
-pub(super) fn describe(stream: &TlsStream<TcpStream>) -> (String, String) {
+pub(super) fn describe(stream: &TlsStream<TcpStream>, mask: impl Fn(&str) -> String) -> (String, String) {
     let (_, connection) = stream.get_ref();
     let version = match connection.protocol_version() {
         Some(rustls::ProtocolVersion::TLSv1_3) => "TLS 1.3".to_owned(),
@@ -97,7 +97,7 @@ pub(super) fn describe(stream: &TlsStream<TcpStream>) -> (String, String) {
     };
     let cipher = connection.negotiated_cipher_suite().map(|suite| format!("{:?}", suite.suite()));
     let shown = connection.peer_certificates().and_then(<[_]>::first);
-    let told = shown.and_then(|shown| certificate::describe(shown)).unwrap_or_default();
+    let told = shown.and_then(|shown| certificate::describe(shown, mask)).unwrap_or_default();
     let fingerprint = fingerprint(connection).unwrap_or_default();
     (
         format!("{version}, {}", cipher.unwrap_or_default()),

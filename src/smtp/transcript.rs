@@ -43,6 +43,12 @@ impl Transcript {
         Self { level, clock, waiting: Arc::default(), arrived: Arc::default() }
     }
 
+    /// The same transcript for a while in which no sizes of reads and writes may be told.
+    #[must_use]
+    pub fn without_data(&self) -> Self {
+        Self { level: self.level.min(LogLevel::Connection), ..self.clone() }
+    }
+
     /// Whether entries of this kind are kept; asked before a text is made that nobody would read.
     #[must_use]
     pub fn keeps(&self, kind: EntryKind) -> bool {

@@ -103,6 +103,9 @@ impl LogsService for Service {
         to_the_end(async move {
             let note = Note { by: by.actor(), deed: Deed::ClearLog(log) };
             let found = logs::clear(&api.store, &site, log, &note).await?;
+            if log == LogId::Audit {
+                api.read_notes.forget(&site);
+            }
             found.then_some(()).ok_or_else(|| Problem::not_found(name))
         })
         .await?;

@@ -1,5 +1,6 @@
 //! The live tail of transcripts: which chunks it is about, and what is told of them. `api::follow` does the following.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use time::OffsetDateTime;
@@ -70,10 +71,11 @@ pub(super) async fn start(
     });
     violations.finish()?;
     let store = &api.store;
+    let known = logs::known_positions(store, &site).await?;
     let mut history_start = None;
     let position = match start {
         Some(Beginning::Token(token)) => {
-            let (position, start_time) = resume(store, &site, &tokens(store, &bound), &token).await?;
+            let (position, start_time) = resume(&tokens(store, &bound), &token, &known)?;
             filter.start_time = start_time;
             position
         }
@@ -82,7 +84,7 @@ pub(super) async fn start(
             0
         }
         None => {
-            let last = logs::last_position(store, &site).await?;
+            let last = *known.end();
             history_start = find_history(store, &site, &filter, last, history).await?;
             history_start.map_or(last, |start| start.chunk - 1)
         }
@@ -95,6 +97,7 @@ pub(super) async fn start(
         start_time: filter.start_time,
         follower: Follower::new(store, &site, filter),
         history_start,
+        horizon: *known.start(),
         bound,
     };
     let place = Place { position, time: store.clock().now() };
@@ -152,6 +155,8 @@ struct Tail {
     /// Entries before it are left out.
     start_time: Option<OffsetDateTime>,
     history_start: Option<HistoryStart>,
+    /// Up to where things had been forgotten when the stream began.
+    horizon: i64,
 }
 
 /// What a tail tells.
@@ -183,12 +188,12 @@ impl Followed for Tail {
         Ok(Batch { items, reached: Place { position: reached, ..behind }, more })
     }
 
-    /// The position, and the start that was asked for: logs are kept by size and time of their own, not by the time of
-    /// their entries.
+    /// The position, what was forgotten when the stream began, and the start that was asked for: logs are kept by size and
+    /// time of their own, not by the time of their entries.
     fn token(&self, Place { position, time: _ }: Place) -> String {
         let start =
             self.start_time.map(|start| format!("/{}", start.unix_timestamp_nanos())).unwrap_or_default();
-        tokens(&self.store, &self.bound).make(&format!("{position}{start}"))
+        tokens(&self.store, &self.bound).make(&format!("{position}/{}{start}", self.horizon))
     }
 
     fn response(&self, told: Vec<Told>, resume_token: String) -> TailLogEntriesResponse {
@@ -223,23 +228,24 @@ fn tokens<'a>(store: &'a Store, bound: &[Vec<u8>; 4]) -> Tokens<'a> {
 }
 
 /// The position and the start time of a token.
-async fn resume(
-    store: &Store,
-    site: &SiteId,
+///
+/// # Errors
+/// `RESUME_TOKEN_EXPIRED` where something was forgotten since behind its position, and for a place behind the last one,
+/// which is of another life of the database.
+fn resume(
     tokens: &Tokens<'_>,
     token: &str,
+    known: &RangeInclusive<i64>,
 ) -> Result<(i64, Option<OffsetDateTime>), Problem> {
     let place = tokens.read(token).ok_or_else(follow::token_expired)?;
-    let (position, start) = match place.split_once('/') {
-        Some((position, start)) => (position, start.parse().ok()),
-        None => (place.as_str(), None),
-    };
-    let position = position.parse().map_err(|_| follow::token_expired())?;
-    // A place behind the last one is of another life of the database.
-    if !logs::known_positions(store, site).await?.contains(&position) {
+    let mut parts = place.split('/').map(str::parse::<i128>);
+    let mut part = || parts.next().and_then(Result::ok);
+    let mut position = || part().and_then(|part| i64::try_from(part).ok()).ok_or_else(follow::token_expired);
+    let (position, horizon) = (position()?, position()?);
+    if *known.start() > position.max(horizon) || *known.end() < position {
         return Err(follow::token_expired());
     }
-    Ok((position, start.and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())))
+    Ok((position, part().and_then(|nanos| OffsetDateTime::from_unix_timestamp_nanos(nanos).ok())))
 }
 
 /// Where a tail with history begins: it is told from there on, in parts, as whatever follows.

@@ -173,9 +173,9 @@ impl Opening<'_> {
         let deadline = start + dialogue.deadlines.reply;
         let stream = tls::handshake(&self.connector.tls, &self.target.server.host, stream, deadline).await?;
         let elapsed = start.elapsed().as_millis();
-        let (agreed, certificate) = tls::describe(&stream);
         // A server may put what it learnt in a session before into the names of a certificate.
-        let certificate = printable::escape(dialogue.redactor.mask_text(&certificate));
+        let (agreed, certificate) = tls::describe(&stream, |name| dialogue.redactor.mask_text(name));
+        let certificate = printable::escape(certificate);
         self.log.record(EntryKind::Connection, format!("{agreed}, in {elapsed} ms"));
         self.log.record(EntryKind::Connection, certificate.as_str());
         dialogue.wire.put_tls(stream);

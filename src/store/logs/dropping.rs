@@ -105,7 +105,20 @@ pub async fn forget(
     deleted_before: OffsetDateTime,
     audit_before: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let is_there_any = query_scalar!(
+    while is_any_old(store, site, deleted_before, audit_before).await? {
+        forget_some(store, site, deleted_before, audit_before).await?;
+    }
+    Ok(())
+}
+
+/// Whether there is anything to forget: mostly there is not, and nobody is held up.
+async fn is_any_old(
+    store: &Store,
+    site: &SiteId,
+    deleted_before: OffsetDateTime,
+    audit_before: OffsetDateTime,
+) -> Result<bool, StoreError> {
+    let found = query_scalar!(
         r#"select exists (
                select from logs
                where site_id = $1
@@ -127,16 +140,23 @@ pub async fn forget(
                where l.site_id = $1
                  and l.log_id = 'audit'
                  and c.last_time < $3
-           ) as "is_there_any!""#,
+           ) as "found!""#,
         site.as_str(),
         deleted_before,
         audit_before,
     )
     .fetch_one(&store.pool)
     .await?;
-    if !is_there_any {
-        return Ok(());
-    }
+    Ok(found)
+}
+
+/// Forgets logs of accounts that were deleted, and a group of the oldest entries of the log `audit`.
+async fn forget_some(
+    store: &Store,
+    site: &SiteId,
+    deleted_before: OffsetDateTime,
+    audit_before: OffsetDateTime,
+) -> Result<(), StoreError> {
     let mut transaction = store.pool.begin().await?;
     // Before the lock of positions, as everybody takes it who gives the site a new id and tells of it.
     query!("select from sites where site_id = $1 for no key update", site.as_str())
@@ -165,13 +185,18 @@ pub async fn forget(
         "with gone as (
              -- What was cleared is not counted any more; it goes as what other logs leave.
              delete from log_chunks c
-             using logs l
+             using (
+                 select position, last_time
+                 from log_chunks
+                 where site_id = $1
+                   and log_id = 'audit'
+                   and position >= (select start_position from logs where site_id = $1 and log_id = 'audit')
+                 order by position
+                 limit $3
+             ) oldest
              where c.site_id = $1
-               and c.log_id = 'audit'
-               and c.last_time < $2
-               and l.site_id = $1
-               and l.log_id = 'audit'
-               and c.position >= l.start_position
+               and c.position = oldest.position
+               and oldest.last_time < $2
              returning c.position, c.size_bytes
          ), log as (
              update logs
@@ -186,6 +211,7 @@ pub async fn forget(
            and exists (select from gone)",
         site.as_str(),
         audit_before,
+        GROUP,
     )
     .execute(&mut *transaction)
     .await?;

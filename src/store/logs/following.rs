@@ -3,7 +3,9 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout;
 
 use super::super::{Store, StoreError};
 use super::reading::{self, Audit, ChunkFilter, StoredChunk, StoredRestart};
@@ -12,6 +14,8 @@ use crate::domain::site::SiteId;
 
 /// Chunks read at once.
 const CHUNKS: i64 = 256;
+/// Asking the tables for what was added, and standing in line for it, takes no longer.
+const RENEWAL: Duration = Duration::from_secs(3);
 /// Chunks and bytes kept of a site.
 const KEPT: usize = 512;
 const KEPT_BYTES: usize = 1024 * 1024;
@@ -92,16 +96,23 @@ impl Follower {
         since: Instant,
         takes: impl FnMut(&StoredChunk) -> bool + Send,
     ) -> Result<Part, StoreError> {
-        let mut kept = self.window.lock().await;
-        if kept.asked.is_none_or(|asked| asked < since) {
-            kept.renew(&self.store, &self.site).await?;
-        }
+        let renewed = async {
+            let mut kept = self.window.lock().await;
+            if kept.asked.is_none_or(|asked| asked < since) {
+                kept.renew(&self.store, &self.site).await?;
+            }
+            Ok::<_, StoreError>(kept)
+        };
+        // One who is slow to be answered holds up all the others no longer than this.
+        let kept = timeout(RENEWAL, renewed).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let part = if behind < kept.from {
-            let to = kept.to;
+            let (to, more) = (kept.to, kept.more);
             drop(kept);
-            self.read(behind, to, takes).await?
+            self.read(behind, to, more, takes).await?
         } else {
-            kept.part(&self.filter, behind, takes)
+            let part = kept.part(&self.filter, behind, takes);
+            drop(kept);
+            part
         };
         if self.filter.message.is_some() && !part.restarts.is_empty() {
             // Which logs a letter has to do with only the tables know.
@@ -111,18 +122,19 @@ impl Follower {
         Ok(part)
     }
 
-    /// What lies behind this position in the tables, which reach to `to` at least.
+    /// What lies behind this position in the tables, which reach to `to` at least, or beyond it.
     async fn read(
         &self,
         behind: i64,
         to: i64,
+        beyond: bool,
         takes: impl FnMut(&StoredChunk) -> bool + Send,
     ) -> Result<Part, StoreError> {
         let mut chunks = reading::read(&self.store, &self.site, &self.filter, behind + 1, CHUNKS).await?;
         let fitting = chunks.iter().map(takes).take_while(|taken| *taken).count();
         chunks.truncate(fitting);
         let reached = chunks.last().map_or(to, |last| last.position);
-        let more = !chunks.is_empty();
+        let more = beyond || !chunks.is_empty();
         // Asked after the chunks: what of them is of before a restart was read before it happened, and that restart then
         // lies behind `reached`.
         let restarts = self.restarts(behind, reached).await?;
@@ -151,6 +163,7 @@ impl Kept {
             let restarts = reading::restarts(store, site, &all, Audit::Always, self.to, reached).await?;
             for restart in restarts {
                 self.chunks.retain(|old| old.chunk.log != restart.log || old.position >= restart.position);
+                self.restarts.retain(|old| old.log != restart.log);
                 self.restarts.push_back(restart);
             }
             self.chunks.extend(chunks.into_iter().map(Arc::new));

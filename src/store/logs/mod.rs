@@ -18,7 +18,7 @@ pub use self::reading::{
 pub use self::restarting::{clear, restart_due};
 pub(super) use self::restarting::{restart_changed, restart_deleted};
 pub(super) use self::writing::append;
-pub use self::writing::record;
+pub use self::writing::{record, record_again};
 use super::{Store, StoreError};
 use crate::domain::account::Origin;
 use crate::domain::log::rotation::{Held, RewritePeriod, Rotation};

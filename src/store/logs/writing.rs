@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{PgConnection, query};
+use sqlx::{PgConnection, query, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -19,12 +19,42 @@ use crate::domain::site::SiteId;
 /// letters of those.
 ///
 /// # Errors
-/// When the database does not answer.
+/// When the database does not answer. Then it may have recorded them all the same: see [`record_again`].
 pub async fn record(
     store: &Store,
     site: &SiteId,
     outcomes: &[Outcome],
     chunks: &[Chunk],
+) -> Result<Vec<Uuid>, StoreError> {
+    record_once(store, site, outcomes, chunks, Try::First).await
+}
+
+/// The same once more, after the database did not answer: what it recorded all the same is not recorded twice.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn record_again(
+    store: &Store,
+    site: &SiteId,
+    outcomes: &[Outcome],
+    chunks: &[Chunk],
+) -> Result<Vec<Uuid>, StoreError> {
+    record_once(store, site, outcomes, chunks, Try::Again).await
+}
+
+/// Whether chunks may be stored already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Try {
+    First,
+    Again,
+}
+
+async fn record_once(
+    store: &Store,
+    site: &SiteId,
+    outcomes: &[Outcome],
+    chunks: &[Chunk],
+    which: Try,
 ) -> Result<Vec<Uuid>, StoreError> {
     let mut transaction = store.pool.begin().await?;
     let Recorded { letters, events: told } = queue::record(&mut transaction, site, outcomes).await?;
@@ -33,7 +63,11 @@ pub async fn record(
         positions::lock(&mut transaction, site).await?;
     }
     events::insert(&mut transaction, site, &told).await?;
-    append(&mut transaction, site, chunks, store.clock().now()).await?;
+    let mut rows = rows_of(chunks);
+    if which == Try::Again {
+        forget_stored(&mut transaction, site, &mut rows).await?;
+    }
+    append_rows(&mut transaction, site, rows, store.clock().now()).await?;
     transaction.commit().await?;
     store.changes.recorded(site, &letters);
     Ok(letters)
@@ -47,25 +81,73 @@ pub(in crate::store) async fn append(
     chunks: &[Chunk],
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let chunks: Vec<&Chunk> = chunks.iter().filter(|chunk| !chunk.entries.is_empty()).collect();
-    if chunks.is_empty() {
+    append_rows(connection, site, rows_of(chunks), now).await
+}
+
+fn rows_of(chunks: &[Chunk]) -> Vec<Row<'_>> {
+    let mut rows = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        rows.extend(pieces(&chunk.entries).into_iter().map(|entries| Row { chunk, entries }));
+    }
+    rows
+}
+
+async fn append_rows(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    rows: Vec<Row<'_>>,
+    now: OffsetDateTime,
+) -> Result<(), StoreError> {
+    if rows.is_empty() {
         return Ok(());
     }
-    let mut logs = current(&mut *connection, site, &chunks).await?;
-    let mut rows: Vec<Row<'_>> = Vec::with_capacity(chunks.len());
-    for chunk in chunks {
-        let Some(log) = logs.get_mut(&chunk.log) else { continue };
-        for entries in pieces(&chunk.entries) {
-            let row = Row { chunk, entries };
-            if log.add(now, &row) {
-                // What was added just before is gone with the rest.
-                rows.retain(|row| row.chunk.log != chunk.log);
-            }
-            rows.push(row);
+    let mut logs = current(&mut *connection, site, &rows).await?;
+    let mut kept: Vec<Row<'_>> = Vec::with_capacity(rows.len());
+    for row in rows {
+        let Some(log) = logs.get_mut(&row.chunk.log) else { continue };
+        if log.add(now, &row) {
+            // What was added just before is gone with the rest.
+            kept.retain(|other| other.chunk.log != row.chunk.log);
         }
+        kept.push(row);
     }
     put(&mut *connection, site, &logs, now).await?;
-    insert(connection, site, &rows).await
+    insert(connection, site, &kept).await
+}
+
+/// Leaves out what is stored already.
+async fn forget_stored(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    rows: &mut Vec<Row<'_>>,
+) -> Result<(), StoreError> {
+    let columns = Columns::of(rows);
+    let stored = query_scalar!(
+        r#"select n.place as "place!"
+           from unnest($2::text[], $3::uuid[], $4::timestamptz[], $5::text[]) with ordinality
+                as n (log_id, session_id, first_time, lines, place)
+           where exists (
+               select from log_chunks c
+               where c.site_id = $1
+                 and c.log_id = n.log_id
+                 and c.session_id is not distinct from n.session_id
+                 and c.first_time = n.first_time
+                 and c.lines = n.lines
+           )"#,
+        site.as_str(),
+        &columns.logs,
+        &columns.sessions as _,
+        &columns.first_times,
+        &columns.lines,
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut place = 0;
+    rows.retain(|_| {
+        place += 1;
+        !stored.contains(&place)
+    });
+    Ok(())
 }
 
 /// A row of `log_chunks` in the making.
@@ -113,13 +195,13 @@ impl Growing {
     }
 }
 
-/// What the logs of these chunks hold. One of an account that does not exist is left out.
+/// What the logs of these rows hold. One of an account that does not exist is left out.
 async fn current(
     connection: &mut PgConnection,
     site: &SiteId,
-    chunks: &[&Chunk],
+    rows: &[Row<'_>],
 ) -> Result<BTreeMap<LogId, Growing>, StoreError> {
-    let mut logs: Vec<LogId> = chunks.iter().map(|chunk| chunk.log).collect();
+    let mut logs: Vec<LogId> = rows.iter().map(|row| row.chunk.log).collect();
     logs.sort_unstable();
     logs.dedup();
     let names: Vec<String> = logs.iter().map(LogId::to_string).collect();
@@ -196,19 +278,7 @@ async fn put(
 }
 
 async fn insert(connection: &mut PgConnection, site: &SiteId, rows: &[Row<'_>]) -> Result<(), StoreError> {
-    let mut columns = Columns::default();
-    for row in rows {
-        let Row { chunk, entries } = row;
-        let Some((first, last)) = bounds(entries) else { continue };
-        columns.logs.push(chunk.log.to_string());
-        columns.sessions.push(chunk.session);
-        columns.messages.push(chunk.message.map(|(message, _)| message));
-        columns.attempts.push(chunk.message.map_or(0, |(_, attempt)| attempt));
-        columns.first_times.push(first);
-        columns.last_times.push(last);
-        columns.sizes.push(i32::try_from(row.bytes()).unwrap_or(i32::MAX));
-        columns.lines.push(encode(entries, first));
-    }
+    let columns = Columns::of(rows);
     // `with ordinality` and `order by` keep the chunks of one session in their order.
     query!(
         "insert into log_chunks (
@@ -247,4 +317,23 @@ struct Columns {
     last_times: Vec<OffsetDateTime>,
     sizes: Vec<i32>,
     lines: Vec<String>,
+}
+
+impl Columns {
+    fn of(rows: &[Row<'_>]) -> Self {
+        let mut columns = Self::default();
+        for row in rows {
+            let Row { chunk, entries } = row;
+            let Some((first, last)) = bounds(entries) else { continue };
+            columns.logs.push(chunk.log.to_string());
+            columns.sessions.push(chunk.session);
+            columns.messages.push(chunk.message.map(|(message, _)| message));
+            columns.attempts.push(chunk.message.map_or(0, |(_, attempt)| attempt));
+            columns.first_times.push(first);
+            columns.last_times.push(last);
+            columns.sizes.push(i32::try_from(row.bytes()).unwrap_or(i32::MAX));
+            columns.lines.push(encode(entries, first));
+        }
+        columns
+    }
 }
