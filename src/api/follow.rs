@@ -1,7 +1,7 @@
 //! Streams that follow a table: what is stored behind the reader's place, then what is added, as it is added.
 //!
-//! The table is the truth; memory only wakes. A reader that does not read holds up its own task at a small channel,
-//! and is served from the table when it reads again.
+//! The table is the truth; memory wakes, and saves many readers from asking the same. A reader that does not read holds up
+//! its own task at a small channel, and is served from the table when it reads again.
 
 use std::sync::Arc;
 use std::time::Duration;

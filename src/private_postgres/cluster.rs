@@ -234,6 +234,8 @@ log_line_prefix = '%m [%p] %q%d '
 log_timezone = 'UTC'
 log_error_verbosity = terse
 log_min_error_statement = panic
+# No warnings: each connection is rolled back before it is used again, which warns where there is nothing to roll back.
+log_min_messages = error
 include_if_exists = 'own.conf'
 "
     )

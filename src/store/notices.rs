@@ -103,16 +103,18 @@ impl<'a> Notices<'a> {
         let mut free = Instant::now();
         let mut ping = free + PING;
         loop {
+            let payload = async {
+                sleep_until(free).await;
+                self.store.changes.next_payload().await
+            };
             let next = tokio::select! {
-                            () = stop.cancelled() => Next::Stop,
-                            payload = async {
-                                sleep_until(free).await;
-                                self.store.changes.next_payload().await
-                            } => Next::Tell(payload),
-                            heard = self.listener.try_recv() => Next::Heard(heard?
-            .ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?),
-                            () = sleep_until(ping) => Next::Ping,
-                        };
+                () = stop.cancelled() => Next::Stop,
+                payload = payload => Next::Tell(payload),
+                heard = self.listener.try_recv() => {
+                    Next::Heard(heard?.ok_or_else(|| io::Error::from(io::ErrorKind::UnexpectedEof))?)
+                }
+                () = sleep_until(ping) => Next::Ping,
+            };
             match next {
                 Next::Stop => break,
                 Next::Heard(notification) => {

@@ -10,10 +10,11 @@ use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
     Account, CancelMessageRequest, CancelMessagesRequest, CheckAccountRequest, ConfirmSenderRequest,
     CreateAccountRequest, CreateSenderRequest, CreateSiteRequest, DeleteAccountRequest, DeleteSenderRequest,
-    GetAccountRequest, GetMessageContentRequest, GetMessageRequest, GetSettingsRequest, GetSiteRequest,
-    ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest, ListSendersRequest,
-    ListSitesRequest, ResolveAccountRequest, RetryMessageRequest, RetryMessagesRequest, SendMessageRequest,
-    Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest, WatchEventsRequest,
+    DownloadLogRequest, GetAccountRequest, GetMessageContentRequest, GetMessageRequest, GetSettingsRequest,
+    GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest,
+    ListSendersRequest, ListSitesRequest, ResolveAccountRequest, RetryMessageRequest, RetryMessagesRequest,
+    SendMessageRequest, Settings, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest,
+    WatchEventsRequest,
 };
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
@@ -60,10 +61,11 @@ enum Rpc {
     ListLogs,
     ListLogEntries,
     TailLogEntries,
+    DownloadLog,
 }
 
 /// Which roles may call what: admin, operator, sender, auditor.
-const TABLE: [(Rpc, [bool; 4]); 29] = [
+const TABLE: [(Rpc, [bool; 4]); 30] = [
     (Rpc::CreateSite, [true, false, false, false]),
     (Rpc::GetSite, [true, true, true, true]),
     (Rpc::ListSites, [true, true, true, true]),
@@ -93,6 +95,7 @@ const TABLE: [(Rpc, [bool; 4]); 29] = [
     (Rpc::ListLogs, [true, true, false, true]),
     (Rpc::ListLogEntries, [true, true, false, true]),
     (Rpc::TailLogEntries, [true, true, false, true]),
+    (Rpc::DownloadLog, [true, true, false, true]),
 ];
 
 /// What calls are about.
@@ -196,6 +199,7 @@ async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Result<(), Stat
             let request = ListLogEntriesRequest { name: log, ..ListLogEntriesRequest::default() };
             logs.list_log_entries(request).await.map(|_| ())
         }
+        Rpc::DownloadLog => logs.download_log(DownloadLogRequest { name: log }).await.map(|_| ()),
         Rpc::TailLogEntries => {
             let request = TailLogEntriesRequest { parent, ..TailLogEntriesRequest::default() };
             logs.tail_log_entries(request).await.map(|_| ())

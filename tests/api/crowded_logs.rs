@@ -247,6 +247,25 @@ async fn a_cleaner_that_was_broken_off_leaves_the_rest_to_the_next() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_recorded_although_no_answer_came_is_not_recorded_twice() {
+    let (_server, postroom) = start_unswept().await;
+    let store = postroom.store();
+    let long = "x".repeat(10_000);
+    let first = chunk("send-admin-1", now(), &["said once", &long, &long, &long]);
+    let second = chunk("send-admin-1", now(), &["said once, in another session"]);
+    logs::record(&store, &shop(), &[], std::slice::from_ref(&first)).await.expect("recorded");
+    // The answer to that was lost: the recorder tries again, with what came meanwhile.
+    for _ in 0..2 {
+        logs::record_again(&store, &shop(), &[], &[first.clone(), second.clone()]).await.expect("recorded");
+    }
+    let texts: Vec<String> =
+        postroom.entries("send-admin-1").await.into_iter().map(|entry| entry.text).collect();
+    assert_eq!(texts, ["said once", &long, &long, &long, "said once, in another session"]);
+    assert_eq!(count(&postroom, WRONG_SIZES).await, 0);
+    store.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_session_that_outlives_its_account_leaves_no_log() {
     let gate = Arc::new(Notify::new());
     let opened = Arc::clone(&gate);
