@@ -23,6 +23,7 @@ use tracing::Span;
 use uuid::Uuid;
 
 use crate::api::{self, Api, ApiOptions, CheckLimits};
+use crate::config::EgressConfig;
 use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
 use crate::domain::parking::Backoff;
@@ -43,6 +44,10 @@ const START_PATIENCE: Duration = Duration::from_secs(30);
 const START_RETRY: Duration = Duration::from_millis(500);
 /// The name by which we greet servers where the machine has none to offer.
 const DEFAULT_HELO: &str = "localhost";
+/// Shortest time between two tries that a site may set, unless the operator says otherwise.
+const DEFAULT_RETRY_FLOOR: Duration = Duration::from_mins(30);
+/// Largest letter unless the operator says otherwise.
+const DEFAULT_MAX_LETTER_BYTES: usize = 25 * 1024 * 1024;
 
 /// What the operator decides, with the vault opened.
 pub struct AppOptions {
@@ -52,12 +57,8 @@ pub struct AppOptions {
     pub vault: Arc<Vault>,
     /// Certificates that count besides the system's.
     pub smtp_ca_file: Option<PathBuf>,
-    /// Networks and ports that accounts may connect to besides the public ones.
-    pub egress_allow: Vec<String>,
-    /// Ports that accounts may connect to.
-    pub egress_ports: Vec<String>,
-    /// Hosts to which a password may be sent in plain text.
-    pub plaintext_auth_hosts: Vec<String>,
+    /// Where accounts may connect to.
+    pub egress: EgressConfig,
     /// What mail servers always get of time: those of the RFC, but in tests.
     pub smtp_floors: Floors,
     /// Smallest retry interval that a site may set.
@@ -70,6 +71,25 @@ pub struct AppOptions {
     pub drain_wait: Duration,
     /// Whether reflection is served.
     pub reflection: bool,
+}
+
+impl AppOptions {
+    /// What counts where the operator decides nothing.
+    #[must_use]
+    pub fn new(database_url: String, vault: Arc<Vault>) -> Self {
+        Self {
+            database_url,
+            vault,
+            smtp_ca_file: None,
+            egress: EgressConfig::default(),
+            smtp_floors: Floors::default(),
+            retry_floor: DEFAULT_RETRY_FLOOR,
+            max_letter_bytes: DEFAULT_MAX_LETTER_BYTES,
+            check_limits: CheckLimits::default(),
+            drain_wait: Duration::ZERO,
+            reflection: true,
+        }
+    }
 }
 
 /// Brings the schema up to date and the clock in step; waits a while for a database that is not there yet.
@@ -126,9 +146,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         database_url,
         vault,
         smtp_ca_file,
-        egress_allow,
-        egress_ports,
-        plaintext_auth_hosts,
+        egress: EgressConfig { egress_allow, egress_ports, plaintext_auth_hosts },
         smtp_floors,
         retry_floor,
         max_letter_bytes,

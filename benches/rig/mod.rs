@@ -2,15 +2,14 @@
 
 use std::error::Error;
 use std::sync::Arc;
-use std::time::Duration;
 
 use postroom::api::CheckLimits;
 use postroom::app::{self, AppError, AppOptions};
+use postroom::config::EgressConfig;
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
 use postroom::private_postgres::PrivatePostgres;
 use postroom::shutdown::Shutdown;
-use postroom::smtp::Floors;
 use postroom::store::{Store, keys};
 use postroom::vault::Vault;
 use tempfile::TempDir;
@@ -71,18 +70,14 @@ impl Rig {
         let address = listener.local_addr()?;
         let shutdown = Shutdown::new();
         let options = AppOptions {
-            database_url: database_url.clone(),
-            vault,
-            smtp_ca_file: None,
-            egress_allow: vec!["127.0.0.0/8".to_owned()],
-            egress_ports: vec!["1-65535".to_owned()],
-            plaintext_auth_hosts: Vec::new(),
-            smtp_floors: Floors::default(),
-            retry_floor: Duration::from_mins(30),
-            max_letter_bytes: 1024 * 1024,
+            egress: EgressConfig {
+                egress_allow: vec!["127.0.0.0/8".to_owned()],
+                egress_ports: vec!["1-65535".to_owned()],
+                plaintext_auth_hosts: Vec::new(),
+            },
             check_limits: CheckLimits { per_site: 10_000, per_host: 10_000 },
-            drain_wait: Duration::ZERO,
             reflection: false,
+            ..AppOptions::new(database_url.clone(), vault)
         };
         let serving = tokio::spawn(app::run(listener, options, shutdown.clone()));
         let authorisation = Authorisation(format!("Bearer {}", std::str::from_utf8(key.expose())?).parse()?);

@@ -4,11 +4,9 @@ use tokio::net::TcpListener;
 
 use super::Failure;
 use super::open::Opened;
-use crate::api::CheckLimits;
 use crate::app::{self, AppOptions};
-use crate::config::{Config, ServeOptions};
+use crate::config::{Config, ListenConfig, ServeOptions};
 use crate::shutdown::Shutdown;
-use crate::smtp::Floors;
 use crate::telemetry;
 
 /// Serves until SIGTERM or SIGINT.
@@ -17,11 +15,9 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         store,
         log_format,
         log_filter,
-        listen,
+        listening: ListenConfig { listen },
         smtp_ca_file,
-        egress_allow,
-        egress_ports,
-        plaintext_auth_hosts,
+        egress,
         retry_floor,
         max_letter_bytes,
         drain_wait,
@@ -34,18 +30,13 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
     let opened = Opened::new(store).await?;
     println!("listening on {}", listener.local_addr()?);
     let options = AppOptions {
-        database_url: opened.database_url.clone(),
-        vault: opened.vault.clone(),
         smtp_ca_file,
-        egress_allow,
-        egress_ports,
-        plaintext_auth_hosts,
-        smtp_floors: Floors::default(),
+        egress,
         retry_floor,
         max_letter_bytes,
-        check_limits: CheckLimits::default(),
         drain_wait,
         reflection,
+        ..AppOptions::new(opened.database_url.clone(), opened.vault.clone())
     };
     let served = app::run(listener, options, shutdown).await;
     opened.close().await?;

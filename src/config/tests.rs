@@ -19,9 +19,9 @@ fn config(arguments: &str) -> Result<Config, String> {
 #[test]
 fn defaults_are_those_of_the_table() {
     let config = config("--data-dir /d").unwrap();
-    assert_eq!(config.listen.to_string(), "127.0.0.1:50051");
-    assert_eq!(config.egress_ports, ["25", "465", "587", "2525"]);
-    assert!(config.egress_allow.is_empty() && config.plaintext_auth_hosts.is_empty());
+    assert_eq!(config.listening.listen.to_string(), "127.0.0.1:50051");
+    assert_eq!(config.egress.egress_ports, ["25", "465", "587", "2525"]);
+    assert!(config.egress.egress_allow.is_empty() && config.egress.plaintext_auth_hosts.is_empty());
     assert_eq!(config.retry_floor, Duration::from_mins(30));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
     assert_eq!(config.shutdown_grace, Duration::from_secs(30));
@@ -40,11 +40,11 @@ fn everything_can_be_given() {
          --log-format json --log-filter warn,postroom=debug",
     )
     .unwrap();
-    assert_eq!(config.listen.to_string(), "[::1]:0");
+    assert_eq!(config.listening.listen.to_string(), "[::1]:0");
     assert_eq!(config.store.vault_keys, VaultKeys::Given("/k".into()));
-    assert_eq!(config.egress_allow, ["10.0.0.0/8", "192.168.1.1"]);
-    assert_eq!(config.egress_ports, ["25", "1000-2000"]);
-    assert_eq!(config.plaintext_auth_hosts, ["a", "b"]);
+    assert_eq!(config.egress.egress_allow, ["10.0.0.0/8", "192.168.1.1"]);
+    assert_eq!(config.egress.egress_ports, ["25", "1000-2000"]);
+    assert_eq!(config.egress.plaintext_auth_hosts, ["a", "b"]);
     assert_eq!(config.shutdown_grace, Duration::from_hours(1));
     assert!(!config.reflection);
     assert_eq!(config.log_format, LogFormat::Json);

@@ -18,6 +18,7 @@ use postroom::api::proto::{
     UpdateAccountRequest, UpdateSettingsRequest,
 };
 use postroom::app::{self, AppError, AppOptions};
+use postroom::config::EgressConfig;
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
 use postroom::private_postgres::{self, PrivatePostgres};
@@ -154,12 +155,12 @@ impl Postroom {
         self.address = listener.local_addr().expect("an address").to_string();
         self.shutdown = Shutdown::new();
         let options = AppOptions {
-            database_url: self.database_url.clone(),
-            vault: Arc::clone(&self.vault),
             smtp_ca_file: self.options.ca_file.clone(),
-            egress_allow: vec![self.options.egress_allow.unwrap_or("127.0.0.0/8").to_owned()],
-            egress_ports: vec![self.options.egress_ports.unwrap_or("1-65535").to_owned()],
-            plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
+            egress: EgressConfig {
+                egress_allow: vec![self.options.egress_allow.unwrap_or("127.0.0.0/8").to_owned()],
+                egress_ports: vec![self.options.egress_ports.unwrap_or("1-65535").to_owned()],
+                plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
+            },
             smtp_floors: self.options.smtp_floors,
             retry_floor: self.options.retry_floor,
             max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
@@ -167,8 +168,7 @@ impl Postroom {
                 .options
                 .check_limits
                 .unwrap_or(CheckLimits { per_site: 10_000, per_host: 10_000 }),
-            drain_wait: Duration::ZERO,
-            reflection: true,
+            ..AppOptions::new(self.database_url.clone(), Arc::clone(&self.vault))
         };
         let running = app::run(listener, options, self.shutdown.clone());
         self.serving = Some(tokio::spawn(async move {

@@ -19,7 +19,6 @@ use tonic::{Code, Request, Status, Streaming};
 use self::catcher::Catcher;
 use super::open::Opened;
 use super::{Failure, key};
-use crate::api::CheckLimits;
 use crate::api::proto::account::Auth;
 use crate::api::proto::accounts_service_client::AccountsServiceClient;
 use crate::api::proto::log_entry::Kind;
@@ -33,12 +32,11 @@ use crate::api::proto::{
     TailLogEntriesRequest, TailLogEntriesResponse,
 };
 use crate::app::{self, AppError, AppOptions};
-use crate::config::{Database, StoreConfig, VaultKeys};
+use crate::config::{Database, EgressConfig, StoreConfig, VaultKeys};
 use crate::domain::access::{Role, Scope};
 use crate::domain::clock::Clock;
 use crate::private_postgres::default_data_dir;
 use crate::shutdown::Shutdown;
-use crate::smtp::Floors;
 use crate::store::{Store, keys};
 
 /// Name of the demo's data folder, beside the real one.
@@ -104,18 +102,13 @@ fn serve(
     shutdown: Shutdown,
 ) -> AbortOnDropHandle<Result<(), AppError>> {
     let options = AppOptions {
-        database_url: opened.database_url.clone(),
-        vault: Arc::clone(&opened.vault),
-        smtp_ca_file: None,
-        egress_allow: vec!["127.0.0.0/8".to_owned()],
-        egress_ports: vec![catcher_port.to_string()],
-        plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
-        smtp_floors: Floors::default(),
+        egress: EgressConfig {
+            egress_allow: vec!["127.0.0.0/8".to_owned()],
+            egress_ports: vec![catcher_port.to_string()],
+            plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
+        },
         retry_floor: Duration::ZERO,
-        max_letter_bytes: 25 * 1024 * 1024,
-        check_limits: CheckLimits::default(),
-        drain_wait: Duration::ZERO,
-        reflection: true,
+        ..AppOptions::new(opened.database_url.clone(), Arc::clone(&opened.vault))
     };
     AbortOnDropHandle::new(tokio::spawn(app::run(listener, options, shutdown)))
 }
