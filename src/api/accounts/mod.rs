@@ -31,7 +31,7 @@ use super::proto::{
     ResolveAccountResponse, UpdateAccountRequest, UpdateAccountResponse,
 };
 use super::{Api, to_the_end};
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::account::{Account, CheckState, account_name};
 use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
@@ -50,7 +50,7 @@ impl AccountsService for Service {
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (by, site) = self.0.admit(request.metadata(), Right::ManageAccounts, named).await?;
+        let (by, site) = self.0.admit(request.metadata(), Rpc::CreateAccount.right(), named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let created = async move { saving::create(&api, &by.actor(), &site, request).await };
         let account = to_the_end(created).await?;
@@ -62,7 +62,7 @@ impl AccountsService for Service {
         request: Request<GetAccountRequest>,
     ) -> Result<Response<GetAccountResponse>, Status> {
         let named = fields::account("name", &request.get_ref().name);
-        let (site, id) = self.0.authorise(request.metadata(), Right::ReadAccounts, named).await?;
+        let (site, id) = self.0.authorise(request.metadata(), Rpc::GetAccount.right(), named).await?;
         let account = find(&self.0.store, &site, id).await?;
         Ok(Response::new(GetAccountResponse { account: Some(convert::account(&account)) }))
     }
@@ -72,7 +72,7 @@ impl AccountsService for Service {
         request: Request<ListAccountsRequest>,
     ) -> Result<Response<ListAccountsResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Right::ReadAccounts, named).await?;
+        let site = self.0.authorise(request.metadata(), Rpc::ListAccounts.right(), named).await?;
         let mut request = request.into_inner();
         let size = page::size(request.page_size)?;
         let page_token = std::mem::take(&mut request.page_token);
@@ -97,7 +97,7 @@ impl AccountsService for Service {
     ) -> Result<Response<UpdateAccountResponse>, Status> {
         let name = request.get_ref().account.as_ref().map(|account| account.name.as_str());
         let named = fields::account("account.name", name.unwrap_or_default());
-        let (by, (site, id)) = self.0.admit(request.metadata(), Right::ManageAccounts, named).await?;
+        let (by, (site, id)) = self.0.admit(request.metadata(), Rpc::UpdateAccount.right(), named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let updated = async move { saving::update(&api, &by.actor(), &site, id, request).await };
         let account = to_the_end(updated).await?;
@@ -109,7 +109,7 @@ impl AccountsService for Service {
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
         let named = fields::account("name", &request.get_ref().name);
-        let (by, (site, id)) = self.0.admit(request.metadata(), Right::ManageAccounts, named).await?;
+        let (by, (site, id)) = self.0.admit(request.metadata(), Rpc::DeleteAccount.right(), named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         to_the_end(async move { delete(&api, by.actor(), &site, id, request).await }).await?;
         Ok(Response::new(DeleteAccountResponse {}))
@@ -120,7 +120,7 @@ impl AccountsService for Service {
         request: Request<CheckAccountRequest>,
     ) -> Result<Response<CheckAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Right::ManageAccounts, named).await?;
+        let site = self.0.authorise(request.metadata(), Rpc::CheckAccount.right(), named).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let response = to_the_end(async move { checking::check(&api, &site, request).await }).await?;
         Ok(Response::new(response))
@@ -131,7 +131,7 @@ impl AccountsService for Service {
         request: Request<ResolveAccountRequest>,
     ) -> Result<Response<ResolveAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let right = if request.get_ref().show_all { Right::ManageAccounts } else { Right::ReadAccounts };
+        let right = Rpc::ResolveAccount.right_if(request.get_ref().show_all);
         let site = self.0.authorise(request.metadata(), right, named).await?;
         Ok(Response::new(resolve::resolve(&self.0, &site, request.into_inner()).await?))
     }
@@ -150,7 +150,7 @@ impl AccountsService for Service {
         request: Request<CreateSenderRequest>,
     ) -> Result<Response<CreateSenderResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let admitted = self.0.admit(request.metadata(), Right::ManageSenders, named).await?;
+        let admitted = self.0.admit(request.metadata(), Rpc::CreateSender.right(), named).await?;
         let (api, (by, site), request) = (Arc::clone(&self.0), admitted, request.into_inner());
         let sender =
             to_the_end(async move { senders::create(&api, &by.caller, &site, request).await }).await?;
@@ -162,7 +162,7 @@ impl AccountsService for Service {
         request: Request<ConfirmSenderRequest>,
     ) -> Result<Response<ConfirmSenderResponse>, Status> {
         let named = fields::sender("name", &request.get_ref().name);
-        let admitted = self.0.admit(request.metadata(), Right::ManageSenders, named).await?;
+        let admitted = self.0.admit(request.metadata(), Rpc::ConfirmSender.right(), named).await?;
         let (api, (by, (site, id)), request) = (Arc::clone(&self.0), admitted, request.into_inner());
         let sender =
             to_the_end(async move { senders::confirm(&api, &by.caller, &site, id, request).await }).await?;
@@ -174,7 +174,7 @@ impl AccountsService for Service {
         request: Request<ListSendersRequest>,
     ) -> Result<Response<ListSendersResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (by, site) = self.0.admit(request.metadata(), Right::ReadAccounts, named).await?;
+        let (by, site) = self.0.admit(request.metadata(), Rpc::ListSenders.right(), named).await?;
         Ok(Response::new(senders::list(&self.0, &by.caller, &site, request.into_inner()).await?))
     }
 
@@ -183,7 +183,7 @@ impl AccountsService for Service {
         request: Request<DeleteSenderRequest>,
     ) -> Result<Response<DeleteSenderResponse>, Status> {
         let named = fields::sender("name", &request.get_ref().name);
-        let (by, (site, id)) = self.0.admit(request.metadata(), Right::ManageSenders, named).await?;
+        let (by, (site, id)) = self.0.admit(request.metadata(), Rpc::DeleteSender.right(), named).await?;
         let api = Arc::clone(&self.0);
         to_the_end(async move { senders::delete(&api, &by.caller, &site, id).await }).await?;
         Ok(Response::new(DeleteSenderResponse {}))

@@ -12,7 +12,7 @@ use crate::api::proto::sender::Source as ProtoSource;
 use crate::api::proto::{
     ConfirmSenderRequest, CreateSenderRequest, ListSendersRequest, ListSendersResponse, Sender as ProtoSender,
 };
-use crate::domain::access::{Caller, Right};
+use crate::domain::access::{Caller, Rpc};
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::sender::{self, Sender, Source, Wish, sender_name};
@@ -50,7 +50,7 @@ pub(super) async fn create(
     violations.finish()?;
     if wish.source == Source::Mailbox {
         // That it is somebody's mailbox is the operator's word, which nobody else can give.
-        caller.may(Right::ManageAccounts, Some(site))?;
+        caller.may(Rpc::CreateSender.right_if(true), Some(site))?;
     }
     let settings = api.settings_of_enabled(site).await?;
     if let Some(id) = request_id
@@ -211,9 +211,9 @@ pub(super) async fn delete(api: &Api, caller: &Caller, site: &SiteId, id: i64) -
     api.settings_of_enabled(site).await?;
     let sender = find(api, site, id).await?;
     if sender.wish.source == Source::Mailbox {
-        caller.may(Right::ManageAccounts, Some(site))?;
+        caller.may(Rpc::DeleteSender.right_if(true), Some(site))?;
     }
-    let also_mailbox = caller.may(Right::ManageAccounts, Some(site)).is_ok();
+    let also_mailbox = caller.may(Rpc::DeleteSender.right_if(true), Some(site)).is_ok();
     if senders::delete(&api.store, site, id, also_mailbox).await? {
         return Ok(());
     }
@@ -267,6 +267,6 @@ fn usable_to_proto(site: &SiteId, usable: Usable, caller: &Caller) -> ProtoSende
 }
 
 fn may_delete(caller: &Caller, site: &SiteId, source: Option<Source>) -> bool {
-    let right = if source == Some(Source::Mailbox) { Right::ManageAccounts } else { Right::ManageSenders };
+    let right = Rpc::DeleteSender.right_if(source == Some(Source::Mailbox));
     caller.may(right, Some(site)).is_ok()
 }

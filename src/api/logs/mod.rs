@@ -17,7 +17,7 @@ use super::proto::{
     ListLogsRequest, ListLogsResponse, TailLogEntriesRequest,
 };
 use super::{Api, to_the_end};
-use crate::domain::access::Right;
+use crate::domain::access::{Right, Rpc};
 use crate::domain::audit::{Deed, Note};
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
@@ -34,7 +34,7 @@ impl LogsService for Service {
         request: Request<ListLogsRequest>,
     ) -> Result<Response<ListLogsResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (credentials, site) = self.0.admit(request.metadata(), Right::ReadLogs, named).await?;
+        let (credentials, site) = self.0.admit(request.metadata(), Rpc::ListLogs.right(), named).await?;
         let audit = credentials.caller.may(Right::ReadAudit, Some(&site)).is_ok();
         let ListLogsRequest { parent, page_size, page_token, account } = request.into_inner();
         let size = page::size(page_size)?;
@@ -58,7 +58,7 @@ impl LogsService for Service {
         request: Request<ListLogEntriesRequest>,
     ) -> Result<Response<ListLogEntriesResponse>, Status> {
         let named = fields::log("name", &request.get_ref().name);
-        let right = right_to_read(&named);
+        let right = Rpc::ListLogEntries.right_if(is_audit(&named));
         let (by, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
         Ok(Response::new(entries::list(&self.0, &by.caller, &site, log, request.into_inner()).await?))
     }
@@ -83,7 +83,7 @@ impl LogsService for Service {
         request: Request<DownloadLogRequest>,
     ) -> Result<Response<Self::DownloadLogStream>, Status> {
         let named = fields::log("name", &request.get_ref().name);
-        let right = right_to_read(&named);
+        let right = Rpc::DownloadLog.right_if(is_audit(&named));
         let (credentials, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
         Ok(Response::new(download::start(&self.0, credentials, site, log).await?))
     }
@@ -93,10 +93,7 @@ impl LogsService for Service {
         request: Request<ClearLogRequest>,
     ) -> Result<Response<ClearLogResponse>, Status> {
         let named = fields::log("name", &request.get_ref().name);
-        let right = match &named {
-            Ok((_, LogId::Audit)) => Right::ReadAudit,
-            _ => Right::ClearLogs,
-        };
+        let right = Rpc::ClearLog.right_if(is_audit(&named));
         let (by, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
         let ClearLogRequest { name } = request.into_inner();
         let api = Arc::clone(&self.0);
@@ -113,10 +110,7 @@ impl LogsService for Service {
     }
 }
 
-/// What reading the log takes that a call names.
-fn right_to_read(named: &Result<(SiteId, LogId), Problem>) -> Right {
-    match named {
-        Ok((_, LogId::Audit)) => Right::ReadAudit,
-        _ => Right::ReadLogs,
-    }
+/// Whether a call names the log `audit`.
+fn is_audit(named: &Result<(SiteId, LogId), Problem>) -> bool {
+    matches!(named, Ok((_, LogId::Audit)))
 }

@@ -16,7 +16,7 @@ use crate::api::proto::tail_log_entries_request::Start;
 use crate::api::proto::{
     LogEntry as ProtoEntry, Restart as ProtoRestart, TailLogEntriesRequest, TailLogEntriesResponse,
 };
-use crate::domain::access::Right;
+use crate::domain::access::{Right, Rpc};
 use crate::domain::audit::{Reading, Tailed};
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
@@ -42,7 +42,7 @@ const ENTRY_BYTES: usize = 320;
 /// What a tail of these logs takes; none = all but the log `audit`.
 pub(super) fn right(logs: &[String]) -> Right {
     let is_audit = |name: &String| matches!(fields::log("logs", name), Ok((_, LogId::Audit)));
-    if logs.iter().any(is_audit) { Right::ReadAudit } else { Right::ReadLogs }
+    Rpc::TailLogEntries.right_if(logs.iter().any(is_audit))
 }
 
 /// Starts a tail.

@@ -10,7 +10,7 @@ use crate::api::proto::{
     CancelMessageRequest, CancelMessageResponse, CancelMessagesRequest, CancelMessagesResponse,
 };
 use crate::api::{Api, fields, to_the_end};
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::MessageState;
 use crate::store::cancelling::{self, Cancelled};
@@ -27,7 +27,7 @@ pub(super) async fn one(
     request: Request<CancelMessageRequest>,
 ) -> Result<CancelMessageResponse, Problem> {
     let named = fields::message("name", &request.get_ref().name);
-    let (site, id) = api.authorise(request.metadata(), Right::Send, named).await?;
+    let (site, id) = api.authorise(request.metadata(), Rpc::CancelMessage.right(), named).await?;
     let CancelMessageRequest { name } = request.into_inner();
     let (writer, of_site) = (Arc::clone(api), site.clone());
     let cancelled =
@@ -52,7 +52,7 @@ pub(super) async fn many(
     request: Request<CancelMessagesRequest>,
 ) -> Result<CancelMessagesResponse, Problem> {
     let named = fields::site("parent", &request.get_ref().parent);
-    let site = api.authorise(request.metadata(), Right::Send, named).await?;
+    let site = api.authorise(request.metadata(), Rpc::CancelMessages.right(), named).await?;
     let CancelMessagesRequest { parent: _, account, tag, states, since } = request.into_inner();
     let selection = selection::parse(&site, Arguments { account, tag, states, since }, &STATES)?;
     // Only to see whether the site is there: cancelling stays possible while it is switched off.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 use crate::api::auth::Credentials;
 use crate::api::proto::{GetMessageContentRequest, GetMessageContentResponse};
 use crate::api::{Api, fields};
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::audit::Reading;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
@@ -33,7 +33,8 @@ pub(super) async fn get(
     request: Request<GetMessageContentRequest>,
 ) -> Result<ContentStream, Problem> {
     let named = fields::message("name", &request.get_ref().name);
-    let (credentials, (site, id)) = api.admit(request.metadata(), Right::ReadContent, named).await?;
+    let (credentials, (site, id)) =
+        api.admit(request.metadata(), Rpc::GetMessageContent.right(), named).await?;
     let GetMessageContentRequest { name } = request.into_inner();
     match contents::readable(&api.store, &site, id).await? {
         None => return Err(Problem::not_found(name)),

@@ -18,7 +18,7 @@ use crate::api::proto::{
     AccountEvent, Event as ProtoEvent, MessageEvent, RecipientState as ProtoState, WatchEventsRequest,
     WatchEventsResponse, account_event, event,
 };
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::account::account_name;
 use crate::domain::error::Problem;
 use crate::domain::event::{Event, EventRecipient, KEPT};
@@ -45,7 +45,7 @@ pub(super) async fn start(
     request: Request<WatchEventsRequest>,
 ) -> Result<EventStream, Problem> {
     let named = fields::site("parent", &request.get_ref().parent);
-    let (credentials, site) = api.admit(request.metadata(), Right::ReadMessages, named).await?;
+    let (credentials, site) = api.admit(request.metadata(), Rpc::WatchEvents.right(), named).await?;
     let WatchEventsRequest { parent: _, tag, message, account, start } = request.into_inner();
     let bound = [site.as_str(), &tag, &message, &account].map(|part| part.as_bytes().to_vec());
     let mut violations = Violations::default();

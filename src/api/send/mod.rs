@@ -33,7 +33,7 @@ use super::proto::{
     SendMessagesRequest, WatchEventsRequest,
 };
 use super::{Api, to_the_end};
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::account::account_name;
 use crate::domain::address::Mailbox;
 use crate::domain::error::Problem;
@@ -61,7 +61,7 @@ impl SendService for Service {
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Right::Send, named).await?;
+        let site = self.0.authorise(request.metadata(), Rpc::SendMessage.right(), named).await?;
         let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request.into_inner();
         let mut violations = Violations::default();
         let wait = violations.take("wait", parse_wait(wait));
@@ -90,7 +90,7 @@ impl SendService for Service {
         request: Request<GetMessageRequest>,
     ) -> Result<Response<GetMessageResponse>, Status> {
         let named = fields::message("name", &request.get_ref().name);
-        let (site, id) = self.0.authorise(request.metadata(), Right::ReadMessages, named).await?;
+        let (site, id) = self.0.authorise(request.metadata(), Rpc::GetMessage.right(), named).await?;
         let message = find(&self.0, &site, id).await?;
         Ok(Response::new(GetMessageResponse { message: Some(convert::message(message)) }))
     }
@@ -100,7 +100,7 @@ impl SendService for Service {
         request: Request<ListMessagesRequest>,
     ) -> Result<Response<ListMessagesResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Right::ReadMessages, named).await?;
+        let site = self.0.authorise(request.metadata(), Rpc::ListMessages.right(), named).await?;
         let mut request = request.into_inner();
         let size = page::size(request.page_size)?;
         let page_token = std::mem::take(&mut request.page_token);

@@ -10,7 +10,7 @@ use crate::api::proto::{
     RetryMessageRequest, RetryMessageResponse, RetryMessagesRequest, RetryMessagesResponse,
 };
 use crate::api::{Api, fields, to_the_end};
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::MessageState;
 use crate::store::retrying::{self, Retried};
@@ -32,7 +32,7 @@ pub(super) async fn one(
     request: Request<RetryMessageRequest>,
 ) -> Result<RetryMessageResponse, Problem> {
     let named = fields::message("name", &request.get_ref().name);
-    let (site, id) = api.authorise(request.metadata(), Right::Send, named).await?;
+    let (site, id) = api.authorise(request.metadata(), Rpc::RetryMessage.right(), named).await?;
     let RetryMessageRequest { name } = request.into_inner();
     let priority = api.settings_of_enabled(&site).await?.account_priority();
     let (writer, of_site) = (Arc::clone(api), site.clone());
@@ -51,7 +51,7 @@ pub(super) async fn many(
     request: Request<RetryMessagesRequest>,
 ) -> Result<RetryMessagesResponse, Problem> {
     let named = fields::site("parent", &request.get_ref().parent);
-    let site = api.authorise(request.metadata(), Right::Send, named).await?;
+    let site = api.authorise(request.metadata(), Rpc::RetryMessages.right(), named).await?;
     let RetryMessagesRequest { parent: _, account, tag, states, since } = request.into_inner();
     let selection = selection::parse(&site, Arguments { account, tag, states, since }, &STATES)?;
     let priority = api.settings_of_enabled(&site).await?.account_priority();

@@ -20,7 +20,7 @@ use crate::api::follow::{Responses, shutting_down};
 use crate::api::proto::send_messages_response::Error as ProtoError;
 use crate::api::proto::{SendMessagesRequest, SendMessagesResponse};
 use crate::api::{Api, limits, status, to_the_end};
-use crate::domain::access::Right;
+use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::Message;
 
@@ -156,7 +156,7 @@ async fn answer(api: &Arc<Api>, credentials: Credentials, item: SendMessagesRequ
 async fn take(api: &Api, credentials: &Credentials, item: SendMessagesRequest) -> Result<Message, Problem> {
     let SendMessagesRequest { parent, message, request_id, index: _ } = item;
     let site = fields::site("parent", &parent)?;
-    credentials.caller.may(Right::Send, Some(&site))?;
+    credentials.caller.may(Rpc::SendMessages.right(), Some(&site))?;
     let mut violations = Violations::default();
     let taking = Taking::parse(api, &site, message, &request_id, &mut violations);
     let Some(taking) = taking else { return Err(violations.problem()) };

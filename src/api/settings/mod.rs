@@ -17,7 +17,7 @@ use super::proto::{
     UpdateSettingsResponse,
 };
 use super::{Api, to_the_end};
-use crate::domain::access::{Right, Scope};
+use crate::domain::access::{Rpc, Scope};
 use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::settings::Settings;
@@ -36,7 +36,7 @@ impl SettingsService for Service {
         &self,
         request: Request<CreateSiteRequest>,
     ) -> Result<Response<CreateSiteResponse>, Status> {
-        self.0.authorise(request.metadata(), Right::ManageSites, Ok(())).await?;
+        self.0.authorise(request.metadata(), Rpc::CreateSite.right(), Ok(())).await?;
         let CreateSiteRequest { site_id, site } = request.into_inner();
         let ProtoSite { name: _, display_name, create_time: _ } = site.unwrap_or_default();
         let mut violations = Violations::default();
@@ -60,7 +60,7 @@ impl SettingsService for Service {
 
     async fn get_site(&self, request: Request<GetSiteRequest>) -> Result<Response<GetSiteResponse>, Status> {
         let named = fields::site("name", &request.get_ref().name);
-        let id = self.0.authorise(request.metadata(), Right::ReadSite, named).await?;
+        let id = self.0.authorise(request.metadata(), Rpc::GetSite.right(), named).await?;
         let site = sites::find(&self.0.store, &id).await.map_err(Problem::from)?;
         let site = site.ok_or_else(|| Problem::not_found(id.name()))?;
         Ok(Response::new(GetSiteResponse { site: Some(convert::site(site)) }))
@@ -78,12 +78,12 @@ impl SettingsService for Service {
         let after = tokens.page(&page_token)?.unwrap_or_default();
         let caller = &credentials.caller;
         if let Scope::Site(own) = &caller.scope {
-            caller.may(Right::ReadSite, Some(own))?;
+            caller.may(Rpc::ListSites.right(), Some(own))?;
             let site = sites::find(store, own).await.map_err(Problem::from)?;
             let sites = site.into_iter().map(convert::site).collect();
             return Ok(Response::new(ListSitesResponse { sites, next_page_token: String::new() }));
         }
-        caller.may(Right::ReadSite, None)?;
+        caller.may(Rpc::ListSites.right(), None)?;
         let mut found = sites::list(store, &after, page::limit(size)).await.map_err(Problem::from)?;
         let next_page_token =
             page::cut(&mut found, size).map(|last| tokens.make(last.id.as_str())).unwrap_or_default();
@@ -96,7 +96,7 @@ impl SettingsService for Service {
         request: Request<GetSettingsRequest>,
     ) -> Result<Response<GetSettingsResponse>, Status> {
         let named = fields::settings_site("name", &request.get_ref().name);
-        let site = self.0.authorise(request.metadata(), Right::ManageSettings, named).await?;
+        let site = self.0.authorise(request.metadata(), Rpc::GetSettings.right(), named).await?;
         let found = settings::find(&self.0.store, &site).await.map_err(Problem::from)?;
         let found = found.ok_or_else(|| Problem::not_found(site.name()))?;
         Ok(Response::new(GetSettingsResponse { settings: Some(convert::settings(&found)) }))
@@ -109,7 +109,7 @@ impl SettingsService for Service {
         let wanted = request.get_ref().settings.as_ref();
         let name = wanted.map(|settings| settings.name.as_str()).unwrap_or_default();
         let named = fields::settings_site("settings.name", name);
-        let (by, site) = self.0.admit(request.metadata(), Right::ManageSettings, named).await?;
+        let (by, site) = self.0.admit(request.metadata(), Rpc::UpdateSettings.right(), named).await?;
         let UpdateSettingsRequest { settings: wanted, update_mask } = request.into_inner();
         let wanted = wanted.unwrap_or_default();
         let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();

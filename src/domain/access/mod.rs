@@ -1,5 +1,7 @@
 //! Access keys: roles, what each may do, and what a key of a site may reach.
 
+mod rpc;
+
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
@@ -8,6 +10,7 @@ use uuid::Uuid;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+pub use self::rpc::{Reach, Rpc, Special};
 use super::error::{Problem, Reason};
 use super::secret::Secret;
 use super::site::SiteId;
@@ -61,13 +64,19 @@ impl Role {
                 matches!(
                     right,
                     Right::ReadSite
+                        | Right::ReadProviders
                         | Right::ReadAccounts
                         | Right::ManageSenders
                         | Right::Send
                         | Right::ReadMessages
                 )
             }
-            Self::Auditor => matches!(right, Right::ReadSite | Right::ReadMessages | Right::ReadLogs),
+            Self::Auditor => {
+                matches!(
+                    right,
+                    Right::ReadSite | Right::ReadProviders | Right::ReadMessages | Right::ReadLogs
+                )
+            }
         }
     }
 }
@@ -81,6 +90,8 @@ pub enum Right {
     ReadSite,
     /// Read and change settings.
     ManageSettings,
+    /// Read the table of mail providers.
+    ReadProviders,
     /// Read accounts and senders.
     ReadAccounts,
     /// Create, change, delete and check accounts.
