@@ -1,6 +1,7 @@
 //! The composition root: store, delivery, API and health put together and run until they are told to stop.
 //! It binds nothing, traps nothing and reads no environment; `cli` does.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,6 +49,8 @@ const DEFAULT_HELO: &str = "localhost";
 const DEFAULT_RETRY_FLOOR: Duration = Duration::from_mins(30);
 /// Largest letter unless the operator says otherwise.
 const DEFAULT_MAX_LETTER_BYTES: usize = 25 * 1024 * 1024;
+/// Calls a second of a key unless the operator says otherwise: more than two cores take in.
+const DEFAULT_CALLS_PER_KEY: NonZeroU32 = NonZeroU32::new(20_000).expect("not zero");
 
 /// What the operator decides, with the vault opened.
 pub struct AppOptions {
@@ -67,6 +70,8 @@ pub struct AppOptions {
     pub max_letter_bytes: usize,
     /// Checks of accounts allowed a minute.
     pub check_limits: CheckLimits,
+    /// Calls a second of a key that sets no limit of its own.
+    pub calls_per_key: NonZeroU32,
     /// How long the server goes on serving after health fell, so that load balancers notice.
     pub drain_wait: Duration,
     /// Whether reflection is served.
@@ -86,6 +91,7 @@ impl AppOptions {
             retry_floor: DEFAULT_RETRY_FLOOR,
             max_letter_bytes: DEFAULT_MAX_LETTER_BYTES,
             check_limits: CheckLimits::default(),
+            calls_per_key: DEFAULT_CALLS_PER_KEY,
             drain_wait: Duration::ZERO,
             reflection: true,
         }
@@ -151,6 +157,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         retry_floor,
         max_letter_bytes,
         check_limits,
+        calls_per_key,
         drain_wait,
         reflection,
     } = options;
@@ -169,7 +176,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     let api = Api::new(
         store.clone(),
         Arc::clone(&connector),
-        ApiOptions { retry_floor, max_letter_bytes, check_limits },
+        ApiOptions { retry_floor, max_letter_bytes, check_limits, calls_per_key },
         shutdown.soft(),
     );
     let health = HealthReporter::new();

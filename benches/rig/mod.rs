@@ -19,7 +19,6 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
-use uuid::Uuid;
 
 /// Puts `authorization` into every call.
 #[derive(Clone)]
@@ -58,12 +57,7 @@ impl Rig {
         let store = Store::open(&database_url, Arc::clone(&vault), Clock::default())?;
         store.migrate().await?;
         let key = new_key()?;
-        let caller = Caller {
-            key_id: Uuid::now_v7(),
-            scope: Scope::AllSites,
-            roles: vec![Role::Admin],
-            expire_time: None,
-        };
+        let caller = Caller::new(Scope::AllSites, vec![Role::Admin]);
         keys::create(&store, &caller, &key_hash(key.expose())).await?;
         store.close().await;
         let listener = TcpListener::bind(("127.0.0.1", 0)).await?;

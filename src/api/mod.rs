@@ -10,11 +10,13 @@ mod logs;
 mod mailbox;
 mod page;
 pub mod proto;
+mod rate;
 mod read_notes;
 mod send;
 mod settings;
 mod status;
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -52,6 +54,8 @@ pub struct ApiOptions {
     pub max_letter_bytes: usize,
     /// Checks of accounts allowed a minute.
     pub check_limits: CheckLimits,
+    /// Calls a second of a key that sets no limit of its own.
+    pub calls_per_key: NonZeroU32,
 }
 
 /// What all services work with.
@@ -76,7 +80,7 @@ impl Api {
         stop: CancellationToken,
     ) -> Arc<Self> {
         Arc::new(Self {
-            authenticator: Authenticator::new(store.clone()),
+            authenticator: Authenticator::new(store.clone(), options.calls_per_key),
             check_budget: CheckBudget::new(options.check_limits),
             read_notes: ReadNotes::default(),
             store,

@@ -1,5 +1,6 @@
 //! `postroom key create|list|revoke`: straight on the store, since a first key cannot be asked for with a key.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use clap::{Subcommand, ValueEnum};
@@ -12,7 +13,8 @@ use super::open::with_store;
 use crate::config::StoreOptions;
 use crate::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use crate::domain::site::SiteId;
-use crate::store::{Store, keys, sites};
+use crate::store::keys::{self, Key};
+use crate::store::{Store, sites};
 
 #[derive(Subcommand)]
 pub(super) enum Command {
@@ -27,6 +29,9 @@ pub(super) enum Command {
         /// When the key ends, such as 90d; never, if it is not given
         #[arg(long, value_parser = humantime::parse_duration)]
         expires_in: Option<Duration>,
+        /// Most calls a second at one server; if it is not given, what the server allows every key
+        #[arg(long, value_name = "CALLS")]
+        calls_per_second: Option<NonZeroU32>,
         #[command(flatten)]
         store: StoreOptions,
     },
@@ -70,13 +75,13 @@ impl From<RoleName> for Role {
 
 pub(super) async fn run(command: Command) -> Result<(), Failure> {
     match command {
-        Command::Create { site, role, expires_in, store } => {
-            let scope = parse_scope(&site)?;
+        Command::Create { site, role, expires_in, calls_per_second, store } => {
             let mut roles: Vec<Role> = role.into_iter().map(Role::from).collect();
             roles.sort_unstable();
             roles.dedup();
+            let caller = Caller { calls_per_second, ..Caller::new(parse_scope(&site)?, roles) };
             with_store(store, async |store| {
-                let key = create(store, scope, roles, expires_in).await?;
+                let key = create(store, caller, expires_in).await?;
                 println!("{key}");
                 Ok(())
             })
@@ -90,11 +95,10 @@ pub(super) async fn run(command: Command) -> Result<(), Failure> {
 /// Makes and stores a key; the key itself, which nobody can ask for again.
 pub(super) async fn create(
     store: &Store,
-    scope: Scope,
-    roles: Vec<Role>,
+    caller: Caller,
     expires_in: Option<Duration>,
 ) -> Result<String, Failure> {
-    if let Scope::Site(site) = &scope
+    if let Scope::Site(site) = &caller.scope
         && sites::find(store, site).await?.is_none()
     {
         return Err(format!("{} does not exist: `postroom site create {site}` makes it", site.name()).into());
@@ -104,25 +108,29 @@ pub(super) async fn create(
         .map(|time| time::Duration::try_from(time).map(|time| store.clock().now().saturating_add(time)))
         .transpose()?;
     let key = new_key()?;
-    let caller = Caller { key_id: Uuid::now_v7(), scope, roles, expire_time };
-    keys::create(store, &caller, &key_hash(key.expose())).await?;
+    keys::create(store, &Caller { expire_time, ..caller }, &key_hash(key.expose())).await?;
     Ok(String::from_utf8(key.expose().to_vec())?)
 }
 
 async fn list(store: &Store) -> Result<(), Failure> {
-    for key in keys::list(store).await? {
-        let Caller { key_id, scope, roles, expire_time } = key.caller;
+    store.synchronise().await?;
+    for Key { caller, create_time, revoke_time, last_use_time } in keys::list(store).await? {
+        let Caller { key_id, scope, roles, expire_time, calls_per_second } = caller;
         let site = match scope {
             Scope::AllSites => "sites/-".to_owned(),
             Scope::Site(site) => site.name(),
         };
-        let roles: Vec<&str> = roles.into_iter().map(Role::name).collect();
-        let state = match (key.revoke_time, expire_time) {
+        let roles = roles.into_iter().map(Role::name).collect::<Vec<_>>().join(",");
+        let state = match (revoke_time, expire_time) {
             (Some(revoked), _) => format!("revoked {}", show(revoked)?),
+            (None, Some(end)) if end <= store.clock().now() => format!("expired {}", show(end)?),
             (None, Some(end)) => format!("expires {}", show(end)?),
             (None, None) => "does not expire".to_owned(),
         };
-        println!("{key_id}\t{site}\t{}\tcreated {}\t{state}", roles.join(","), show(key.create_time)?);
+        let used =
+            last_use_time.map(show).transpose()?.map_or("not used".to_owned(), |time| format!("used {time}"));
+        let pace = calls_per_second.map(|rate| format!("\t{rate} calls a second")).unwrap_or_default();
+        println!("{key_id}\t{site}\t{roles}\tcreated {}\t{state}\t{used}{pace}", show(create_time)?);
     }
     Ok(())
 }

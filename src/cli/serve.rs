@@ -20,6 +20,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         egress,
         retry_floor,
         max_letter_bytes,
+        calls_per_key,
         drain_wait,
         shutdown_grace,
         reflection,
@@ -34,6 +35,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         egress,
         retry_floor,
         max_letter_bytes,
+        calls_per_key,
         drain_wait,
         reflection,
         ..AppOptions::new(opened.database_url.clone(), opened.vault.clone())

@@ -6,6 +6,7 @@ mod listening;
 mod store;
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ pub struct ServeOptions {
     #[arg(long, env = "POSTROOM_MAX_LETTER_MIB", value_name = "MIB", default_value_t = 25, value_parser = value_parser!(u8).range(1..=100))]
     pub max_letter_mib: u8,
 
+    /// Calls a second that a key may make at this server, unless it was made with a limit of its own
+    #[arg(long, env = "POSTROOM_CALLS_PER_KEY", value_name = "CALLS", default_value = "20000")]
+    pub calls_per_key: NonZeroU32,
+
     /// How long a stop waits for load balancers before it drains
     #[arg(long, env = "POSTROOM_DRAIN_WAIT", value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration)]
     pub drain_wait: Duration,
@@ -99,6 +104,8 @@ pub struct Config {
     pub retry_floor: Duration,
     /// Largest letter in bytes after MIME encoding.
     pub max_letter_bytes: usize,
+    /// Calls a second of a key that sets no limit of its own.
+    pub calls_per_key: NonZeroU32,
     /// From the end of readiness to the drain.
     pub drain_wait: Duration,
     /// From the drain to the hard stop.
@@ -170,6 +177,7 @@ impl ServeOptions {
             egress,
             retry_floor,
             max_letter_mib,
+            calls_per_key,
             drain_wait,
             shutdown_grace,
             reflection,
@@ -204,6 +212,7 @@ impl ServeOptions {
             egress,
             retry_floor,
             max_letter_bytes: usize::from(max_letter_mib) * 1024 * 1024,
+            calls_per_key,
             drain_wait,
             shutdown_grace,
             reflection,

@@ -1,5 +1,7 @@
 //! Access keys; only their SHA-256 is stored.
 
+use std::num::NonZeroU32;
+
 use sqlx::{PgConnection, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -24,6 +26,8 @@ pub struct Key {
     pub create_time: OffsetDateTime,
     /// When it was revoked.
     pub revoke_time: Option<OffsetDateTime>,
+    /// When it was last used, to the minute.
+    pub last_use_time: Option<OffsetDateTime>,
 }
 
 struct KeyRow {
@@ -33,19 +37,35 @@ struct KeyRow {
     create_time: OffsetDateTime,
     expire_time: Option<OffsetDateTime>,
     revoke_time: Option<OffsetDateTime>,
+    last_use_time: Option<OffsetDateTime>,
+    calls_per_second: Option<i32>,
 }
 
 impl TryFrom<KeyRow> for Key {
     type Error = StoreError;
 
     fn try_from(row: KeyRow) -> Result<Self, StoreError> {
-        let KeyRow { site_id, key_id, roles, create_time, expire_time, revoke_time } = row;
+        let KeyRow {
+            site_id,
+            key_id,
+            roles,
+            create_time,
+            expire_time,
+            revoke_time,
+            last_use_time,
+            calls_per_second,
+        } = row;
         let scope = scope_of(&site_id)?;
         let roles = roles
             .iter()
             .map(|name| Role::from_name(name).ok_or(StoreError::Corrupt("role")))
             .collect::<Result<_, _>>()?;
-        Ok(Self { caller: Caller { key_id, scope, roles, expire_time }, create_time, revoke_time })
+        let calls_per_second = calls_per_second
+            .map(|rate| u32::try_from(rate).and_then(NonZeroU32::try_from))
+            .transpose()
+            .map_err(|_| StoreError::Corrupt("calls_per_second"))?;
+        let caller = Caller { key_id, scope, roles, expire_time, calls_per_second };
+        Ok(Self { caller, create_time, revoke_time, last_use_time })
     }
 }
 
@@ -58,16 +78,18 @@ impl TryFrom<KeyRow> for Key {
 pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<(), StoreError> {
     let note = Note { by: Actor::CommandLine, deed: Deed::MakeKey(caller.clone()) };
     let last = note_to_most(store, &caller.scope, &note).await?;
-    let Caller { key_id, scope, roles, expire_time } = caller;
+    let Caller { key_id, scope, roles, expire_time, calls_per_second } = caller;
     let roles: Vec<String> = roles.iter().map(|role| role.name().to_owned()).collect();
     let mut transaction = store.pool.begin().await?;
     query!(
-        "insert into keys (site_id, key_id, hash, roles, expire_time) values ($1, $2, $3, $4, $5)",
+        "insert into keys (site_id, key_id, hash, roles, expire_time, calls_per_second)
+         values ($1, $2, $3, $4, $5, $6)",
         scope_name(scope),
         key_id,
         hash.as_slice(),
         &roles,
         *expire_time,
+        calls_per_second.map(|rate| i32::try_from(rate.get()).unwrap_or(i32::MAX)),
     )
     .execute(&mut *transaction)
     .await?;
@@ -76,14 +98,14 @@ pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<(
     Ok(())
 }
 
-/// The caller behind a key of this hash, if the key counts now.
+/// The key of this hash, if it counts now.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn find(store: &Store, hash: &[u8; 32]) -> Result<Option<Caller>, StoreError> {
+pub async fn find(store: &Store, hash: &[u8; 32]) -> Result<Option<Key>, StoreError> {
     let row = query_as!(
         KeyRow,
-        "select site_id, key_id, roles, create_time, expire_time, revoke_time
+        "select site_id, key_id, roles, create_time, expire_time, revoke_time, last_use_time, calls_per_second
          from keys
          where hash = $1
            and revoke_time is null
@@ -92,7 +114,18 @@ pub async fn find(store: &Store, hash: &[u8; 32]) -> Result<Option<Caller>, Stor
     )
     .fetch_optional(&store.pool)
     .await?;
-    row.map(|row| Key::try_from(row).map(|key| key.caller)).transpose()
+    row.map(Key::try_from).transpose()
+}
+
+/// Notes that a key is used now.
+///
+/// # Errors
+/// When the database does not answer or cannot be written.
+pub async fn record_use(store: &Store, hash: &[u8; 32]) -> Result<(), StoreError> {
+    query!("update keys set last_use_time = now() where hash = $1", hash.as_slice())
+        .execute(&store.pool)
+        .await?;
+    Ok(())
 }
 
 /// All keys, oldest first.
@@ -102,7 +135,9 @@ pub async fn find(store: &Store, hash: &[u8; 32]) -> Result<Option<Caller>, Stor
 pub async fn list(store: &Store) -> Result<Vec<Key>, StoreError> {
     query_as!(
         KeyRow,
-        "select site_id, key_id, roles, create_time, expire_time, revoke_time from keys order by create_time, key_id"
+        "select site_id, key_id, roles, create_time, expire_time, revoke_time, last_use_time, calls_per_second
+         from keys
+         order by create_time, key_id"
     )
     .fetch_all(&store.pool)
     .await?

@@ -374,7 +374,7 @@ async fn a_stream_ends_with_its_key() {
     let (postroom, _server) = with_account(Behaviour::default()).await;
     let key = new_key().expect("randomness");
     let roles = vec![Role::Auditor];
-    let caller = Caller { key_id: Uuid::now_v7(), scope: Scope::AllSites, roles, expire_time: None };
+    let caller = Caller::new(Scope::AllSites, roles);
     let store = postroom.store();
     keys::create(&store, &caller, &key_hash(key.expose())).await.expect("stored");
     let key = String::from_utf8(key.expose().to_vec()).expect("ASCII");

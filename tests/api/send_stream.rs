@@ -20,7 +20,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 use tonic::{Code, Status, Streaming};
-use uuid::Uuid;
 
 use crate::scripted::Server;
 use crate::scripted::ordinary::Behaviour;
@@ -439,12 +438,7 @@ async fn a_stream_needs_a_key_as_long_as_it_lasts() {
     assert_eq!(error(&talk.answer(item(1, to(1))).await), (Code::PermissionDenied, "PERMISSION_DENIED"));
 
     let key = new_key().expect("randomness");
-    let caller = Caller {
-        key_id: Uuid::now_v7(),
-        scope: Scope::AllSites,
-        roles: vec![Role::Sender],
-        expire_time: None,
-    };
+    let caller = Caller::new(Scope::AllSites, vec![Role::Sender]);
     let store = postroom.store();
     keys::create(&store, &caller, &key_hash(key.expose())).await.expect("stored");
     let key = String::from_utf8(key.expose().to_vec()).expect("ASCII");

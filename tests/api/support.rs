@@ -234,6 +234,12 @@ impl Postroom {
         channel(&self.address, key)
     }
 
+    /// A channel with this key over a connection that is there.
+    pub(crate) fn channel_over(wire: &Channel, key: &str) -> Authorised {
+        let value = format!("Bearer {key}").parse().expect("ASCII");
+        InterceptedService::new(wire.clone(), Authorisation(Some(value)))
+    }
+
     /// A channel with this `authorization`, or none.
     pub(crate) fn channel_with(&self, authorization: Option<&str>) -> Authorised {
         let value = authorization.map(|value| value.parse().expect("metadata is ASCII"));
@@ -359,7 +365,7 @@ impl Drop for Postroom {
 
 async fn make_key(store: &Store, scope: Scope, roles: &[Role]) -> String {
     let key = new_key().expect("randomness");
-    let caller = Caller { key_id: Uuid::now_v7(), scope, roles: roles.to_vec(), expire_time: None };
+    let caller = Caller::new(scope, roles.to_vec());
     keys::create(store, &caller, &key_hash(key.expose())).await.expect("stored");
     String::from_utf8(key.expose().to_vec()).expect("ASCII")
 }

@@ -3,6 +3,7 @@
 //! Reads src/ as text (`source`), so that a rule is broken by what is written, whether or not it compiles in this build.
 
 mod documents;
+mod rights;
 mod source;
 
 use std::fs;

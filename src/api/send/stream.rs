@@ -113,6 +113,7 @@ impl Intake {
         items: &mut Streaming<SendMessagesRequest>,
     ) -> Option<(OwnedSemaphorePermit, Result<SendMessagesRequest, Status>)> {
         let place = Arc::clone(&self.places).acquire_owned().await.ok()?;
+        self.api.authenticator.pace(&self.credentials).await;
         let item = items.message().await.transpose()?;
         Some((place, item))
     }

@@ -33,7 +33,7 @@ use crate::api::proto::{
 };
 use crate::app::{self, AppError, AppOptions};
 use crate::config::{Database, EgressConfig, StoreConfig, VaultKeys};
-use crate::domain::access::{Role, Scope};
+use crate::domain::access::{Caller, Role, Scope};
 use crate::domain::clock::Clock;
 use crate::private_postgres::default_data_dir;
 use crate::shutdown::Shutdown;
@@ -122,7 +122,7 @@ async fn make_key(opened: &Opened) -> Result<String, Failure> {
             keys::revoke(&store, known.caller.key_id).await?;
         }
     }
-    let key = key::create(&store, Scope::AllSites, vec![Role::Admin], None).await;
+    let key = key::create(&store, Caller::new(Scope::AllSites, vec![Role::Admin]), None).await;
     store.close().await;
     key
 }

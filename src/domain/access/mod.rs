@@ -2,6 +2,8 @@
 
 mod rpc;
 
+use std::num::NonZeroU32;
+
 use ring::digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use time::OffsetDateTime;
@@ -132,9 +134,17 @@ pub struct Caller {
     pub roles: Vec<Role>,
     /// When it ends.
     pub expire_time: Option<OffsetDateTime>,
+    /// Most calls a second at one server; `None` for what every key may make.
+    pub calls_per_second: Option<NonZeroU32>,
 }
 
 impl Caller {
+    /// Whoever holds a new key, which does not end and is limited as every key.
+    #[must_use]
+    pub fn new(scope: Scope, roles: Vec<Role>) -> Self {
+        Self { key_id: Uuid::now_v7(), scope, roles, expire_time: None, calls_per_second: None }
+    }
+
     /// Refuses unless the caller has the right, and for this site where one is named.
     ///
     /// # Errors
@@ -164,6 +174,13 @@ pub fn new_key() -> Result<Secret, Problem> {
     Ok(Secret::from(format!("{KEY_PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))))
 }
 
+/// Whether this has the form of a key, so that what cannot be one is not even looked up.
+#[must_use]
+pub fn is_key(text: &str) -> bool {
+    text.strip_prefix(KEY_PREFIX)
+        .is_some_and(|rest| URL_SAFE_NO_PAD.decode(rest).is_ok_and(|bytes| bytes.len() == KEY_BYTES))
+}
+
 /// What of a key is stored: its SHA-256. The key has 256 random bits, so that no slow hash is needed.
 #[must_use]
 pub fn key_hash(key: &[u8]) -> [u8; 32] {
@@ -174,10 +191,10 @@ pub fn key_hash(key: &[u8]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use super::{Caller, Right, Role, Scope, SiteId, new_key};
+    use super::{Caller, Right, Role, Scope, SiteId, is_key, new_key};
 
     fn caller(scope: Scope, roles: &[Role]) -> Caller {
-        Caller { key_id: uuid::Uuid::nil(), scope, roles: roles.to_vec(), expire_time: None }
+        Caller::new(scope, roles.to_vec())
     }
 
     #[test]
@@ -228,5 +245,10 @@ mod tests {
         assert_ne!(one.expose(), two.expose());
         assert!(one.expose().starts_with(b"prm_"));
         assert_eq!(one.expose().len(), 4 + 43);
+        let text = String::from_utf8(one.expose().to_vec()).expect("ASCII");
+        assert!(is_key(&text));
+        for wrong in ["", "prm_", &text[4..], &text[..46], &format!("{text}A"), &text.replace("prm", "prn")] {
+            assert!(!is_key(wrong), "{wrong:?}");
+        }
     }
 }

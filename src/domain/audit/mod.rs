@@ -185,10 +185,12 @@ impl Deed {
                 format!("deleted {}{}", account(*id), if *force { " (force)" } else { "" })
             }
             Self::ChangeSettings(fields) => format!("changed {name}/settings{}", listed(fields)),
-            Self::MakeKey(Caller { key_id, scope, roles, expire_time }) => {
+            Self::MakeKey(Caller { key_id, scope, roles, expire_time, calls_per_second }) => {
                 let noun = if roles.len() == 1 { "role" } else { "roles" };
                 let end = expire_time.map(|end| format!(", until {}", moment(end))).unwrap_or_default();
-                format!("made key {key_id} for {} with the {noun} {}{end}", reach(scope), names(roles))
+                let pace =
+                    calls_per_second.map(|rate| format!(", {rate} calls a second")).unwrap_or_default();
+                format!("made key {key_id} for {} with the {noun} {}{end}{pace}", reach(scope), names(roles))
             }
             Self::RevokeKey { key, scope } => format!("revoked key {key} for {}", reach(scope)),
         }

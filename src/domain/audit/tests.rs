@@ -37,7 +37,9 @@ fn deeds_are_told_in_one_line() {
     let (two, three) = (LogId::send(Origin::Admin, 2), LogId::check(Origin::Crm, 3));
     let end = OffsetDateTime::from_unix_timestamp(1_700_000_000).expect("a time");
     let of_shop = Scope::Site(shop());
-    let key = |scope, roles, expire_time| Deed::MakeKey(Caller { key_id: LETTER, scope, roles, expire_time });
+    let key = |scope, roles, expire_time| {
+        Deed::MakeKey(Caller { key_id: LETTER, expire_time, ..Caller::new(scope, roles) })
+    };
     let tail = |logs, message| Deed::Read(Reading::Tail { logs, message });
     let table = [
         (

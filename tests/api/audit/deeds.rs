@@ -278,12 +278,7 @@ async fn nothing_is_done_or_shown_that_cannot_be_noted() {
     let store = postroom.store();
     let keys_before = keys::list(&store).await.expect("listed").len();
     for scope in [Scope::AllSites, Scope::Site(shop())] {
-        let caller = postroom::domain::access::Caller {
-            key_id: Uuid::now_v7(),
-            scope,
-            roles: vec![Role::Admin],
-            expire_time: None,
-        };
+        let caller = postroom::domain::access::Caller::new(scope, vec![Role::Admin]);
         keys::create(&store, &caller, &[7; 32]).await.expect_err("not noted");
     }
     keys::revoke(&store, operator.id).await.expect_err("not noted");

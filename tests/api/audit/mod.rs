@@ -37,7 +37,7 @@ impl Person {
 
     async fn of(postroom: &Postroom, role: Role, scope: Scope) -> Self {
         let key = new_key().expect("randomness");
-        let caller = Caller { key_id: Uuid::now_v7(), scope, roles: vec![role], expire_time: None };
+        let caller = Caller::new(scope, vec![role]);
         let store = postroom.store();
         keys::create(&store, &caller, &key_hash(key.expose())).await.expect("stored");
         store.close().await;
