@@ -110,7 +110,11 @@ impl Api {
     ) -> Result<(Credentials, T), Problem> {
         let credentials = self.authenticator.caller(metadata).await?;
         let named = named?;
-        credentials.caller.may(right, named.site())?;
+        credentials.caller.may(right, named.site()).inspect_err(|_| {
+            // The one trace of somebody who tries what a key opens.
+            let site = named.site().map(SiteId::as_str);
+            tracing::warn!(key = %credentials.caller.key_id, site, ?right, "a key without the right was refused");
+        })?;
         Ok((credentials, named))
     }
 

@@ -98,6 +98,9 @@ pub(super) async fn create(
     caller: Caller,
     expires_in: Option<Duration>,
 ) -> Result<String, Failure> {
+    if expires_in == Some(Duration::ZERO) {
+        return Err("--expires-in 0s: the key would be of no use".into());
+    }
     if let Scope::Site(site) = &caller.scope
         && sites::find(store, site).await?.is_none()
     {

@@ -16,6 +16,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
 use crate::binary::{Client, DataDir, Serving, run};
+use crate::eventually::eventually;
 use crate::scripted::ordinary::Behaviour;
 use crate::scripted::{Received, Server};
 use crate::support::{Authorised, PATIENCE, SITE, bare_channel, letter, plain_account, reason};
@@ -118,6 +119,20 @@ async fn commands_work_beside_a_running_server() {
     assert_eq!(listed.len(), 1);
     assert!(listed[0].contains("sites/-\tadmin") && !listed[0].contains(&key), "{listed:?}");
     let id = listed[0].split('\t').next().expect("an id").to_owned();
+    eventually("the use is told", async || {
+        data_dir.lines(&["key", "list"]).await[0].contains("\tused 20").then_some(())
+    })
+    .await;
+    let limited = ["--role", "sender", "--calls-per-second", "5", "--expires-in", "90d"];
+    data_dir.lines(&[&["key", "create", "--site", SITE], &limited[..]].concat()).await;
+    let newest = data_dir.lines(&["key", "list"]).await.pop().expect("two keys");
+    assert!(newest.contains("\tsender\t") && newest.contains("\texpires "), "{newest}");
+    assert!(newest.ends_with("\tnot used\t5 calls a second"), "{newest}");
+    for wrong in [["--expires-in", "0s"], ["--calls-per-second", "0"], ["--role", "root"]] {
+        let line = [&["key", "create", "--site", SITE, "--role", "sender"], &wrong[..]].concat();
+        let refused = data_dir.command(&line).await;
+        assert!(!refused.status.success() && String::from_utf8_lossy(&refused.stderr).contains(wrong[0]));
+    }
     data_dir.lines(&["key", "revoke", &id]).await;
     assert!(data_dir.lines(&["key", "list"]).await[0].contains("\trevoked "));
     assert!(!data_dir.command(&["key", "revoke", &id]).await.status.success());

@@ -81,9 +81,15 @@ fn the_readme_lists_the_settings_of_the_server() {
 #[test]
 fn links_between_documents_lead_somewhere() {
     let mut count = 0;
-    for document in
-        ["README.md", "docs/ARCHITECTURE.md", "docs/API-EXAMPLES.md", "docs/DEPENDENCIES.md", "docs/logs.md"]
-    {
+    for document in [
+        "README.md",
+        "docs/ARCHITECTURE.md",
+        "docs/API-EXAMPLES.md",
+        "docs/DEPENDENCIES.md",
+        "docs/logs.md",
+        "docs/delivery.md",
+        "docs/SECURITY.md",
+    ] {
         let folder = Path::new(ROOT).join(document);
         for link in read(document).split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
             let target = link.split('#').next().expect("a target");
