@@ -164,6 +164,6 @@ async fn streams_outlive_the_age_of_their_connection() {
         }
     };
     timeout(PATIENCE, told).await.expect("the stream goes on");
-    drop(tail);
+    drop((tail, stream));
     timeout(PATIENCE, client.connection).await.expect("an end").expect("no panic").expect("a clean end");
 }
