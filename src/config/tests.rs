@@ -29,12 +29,11 @@ fn defaults_are_those_of_the_table() {
         max_concurrent_streams,
         max_connection_age,
     } = config.listening;
-    let counts = crate::transport::TransportOptions::default();
     assert!(tls.is_none());
-    assert_eq!(max_connections, counts.max_connections);
-    assert_eq!(max_concurrent_calls, counts.max_calls);
-    assert_eq!(max_concurrent_streams, counts.max_streams);
-    assert_eq!(max_connection_age, counts.max_connection_age);
+    assert_eq!(max_connections, 4_096);
+    assert_eq!(max_concurrent_calls, 1_024);
+    assert_eq!(max_concurrent_streams, 1_024);
+    assert_eq!(max_connection_age, Duration::from_hours(1));
     assert!(config.egress.egress_allow.is_empty() && config.egress.plaintext_auth_hosts.is_empty());
     assert_eq!(config.retry_floor, Duration::from_mins(30));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
@@ -83,7 +82,7 @@ fn wrong_lines_say_what_is_wrong() {
         ("--max-connections 0", "--max-connections"),
         ("--max-connections 1000001", "--max-connections"),
         ("--max-concurrent-calls 0", "--max-concurrent-calls"),
-        ("--max-concurrent-streams -1", "--max-concurrent-streams"),
+        ("--max-concurrent-streams=-1", "--max-concurrent-streams"),
         ("--max-connection-age 0s", "--max-connection-age is at least 1m"),
         ("--max-connection-age 31d", "--max-connection-age is at most 30d"),
         ("--database-url mysql://x --vault-keys /k", "must begin with postgres://"),

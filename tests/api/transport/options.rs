@@ -1,11 +1,32 @@
 //! What an operator may get wrong with the files of TLS: told before anything is begun, with flag and file.
 
+use clap::Args as _;
 use nix::sys::signal::Signal;
+use postroom::config::ServeOptions;
+use postroom::transport::{
+    DEFAULT_MAX_CALLS, DEFAULT_MAX_CONNECTION_AGE, DEFAULT_MAX_CONNECTIONS, DEFAULT_MAX_STREAMS,
+};
 
 use super::certs::{Authority, Files, Issued};
 use super::channels::{client_config, shake_hands};
 use crate::binary::{DataDir, Serving, run};
 use crate::support::PATIENCE;
+
+/// The command line has defaults of its own, which must be those that count elsewhere.
+#[test]
+fn the_command_line_has_the_defaults_that_count() {
+    let command = ServeOptions::augment_args(clap::Command::new("serve"));
+    let default = |name: &str| {
+        let argument = command.get_arguments().find(|argument| argument.get_long() == Some(name));
+        let values = argument.expect("a flag").get_default_values();
+        values[0].to_str().expect("UTF-8").to_owned()
+    };
+    assert_eq!(default("max-connections"), DEFAULT_MAX_CONNECTIONS.to_string());
+    assert_eq!(default("max-concurrent-calls"), DEFAULT_MAX_CALLS.to_string());
+    assert_eq!(default("max-concurrent-streams"), DEFAULT_MAX_STREAMS.to_string());
+    let age = humantime::parse_duration(&default("max-connection-age")).expect("a duration");
+    assert_eq!(age, DEFAULT_MAX_CONNECTION_AGE);
+}
 
 async fn refused(data_dir: &DataDir, flags: &[&str]) -> String {
     let path = data_dir.path();
