@@ -12,18 +12,16 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::body::Body;
-use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 use tonic::{Code, Status};
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
-use tower::util::MapResponseLayer;
+use tower::Layer as _;
 use tower_http::classify::{GrpcErrorsAsFailures, SharedClassifier};
 use tower_http::trace::TraceLayer;
 use tracing::Span;
 use uuid::Uuid;
 
-use crate::api::{self, Api, ApiOptions, CheckLimits};
+use crate::api::{self, Api, ApiOptions, CallLimits, CheckLimits};
 use crate::config::EgressConfig;
 use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
@@ -32,14 +30,9 @@ use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
 use crate::store::{Store, StoreError, notices};
+use crate::transport::{self, TransportOptions};
 use crate::vault::Vault;
 
-/// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
-const KEEPALIVE: Duration = Duration::from_secs(30);
-const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
-/// What a connection may have sent that no call has read yet, in bytes: that of several streams, so that one that is held
-/// up because its client reads no results holds up no other call of its connection. A stream may have 1 MiB of it.
-const CONNECTION_WINDOW: u32 = 8 * 1024 * 1024;
 /// A database that is started together with the server may take so long.
 const START_PATIENCE: Duration = Duration::from_secs(30);
 const START_RETRY: Duration = Duration::from_millis(500);
@@ -76,6 +69,8 @@ pub struct AppOptions {
     pub drain_wait: Duration,
     /// Whether reflection is served.
     pub reflection: bool,
+    /// Connections of clients.
+    pub transport: TransportOptions,
 }
 
 impl AppOptions {
@@ -94,6 +89,7 @@ impl AppOptions {
             calls_per_key: DEFAULT_CALLS_PER_KEY,
             drain_wait: Duration::ZERO,
             reflection: true,
+            transport: TransportOptions::default(),
         }
     }
 }
@@ -132,9 +128,6 @@ pub enum AppError {
     /// The egress policy cannot be read.
     #[error("the egress policy cannot be read")]
     Egress(#[from] PolicyError),
-    /// The gRPC server failed.
-    #[error("the gRPC server failed")]
-    Transport(#[from] tonic::transport::Error),
     /// Reflection cannot be set up.
     #[error("reflection cannot be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -160,6 +153,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         calls_per_key,
         drain_wait,
         reflection,
+        transport,
     } = options;
     let store = Store::open(&database_url, vault, Clock::default())?;
     prepare(&store, &shutdown).await?;
@@ -176,7 +170,13 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     let api = Api::new(
         store.clone(),
         Arc::clone(&connector),
-        ApiOptions { retry_floor, max_letter_bytes, check_limits, calls_per_key },
+        ApiOptions {
+            retry_floor,
+            max_letter_bytes,
+            check_limits,
+            calls_per_key,
+            call_limits: CallLimits { max_calls: transport.max_calls, max_streams: transport.max_streams },
+        },
         shutdown.soft(),
     );
     let health = HealthReporter::new();
@@ -192,7 +192,6 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         };
         services = services.add_service(describe().build_v1()?).add_service(describe().build_v1alpha()?);
     }
-    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let closed = {
         let soft = shutdown.soft();
         async move {
@@ -200,14 +199,8 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
             tokio::time::sleep(drain_wait).await;
         }
     };
-    let serve = Server::builder()
-        .http2_keepalive_interval(Some(KEEPALIVE))
-        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .layer(calls_layer())
-        .layer(MapResponseLayer::new(move |response| api::translate_too_large(response, max_letter_bytes)))
-        .add_routes(services)
-        .serve_with_incoming_shutdown(incoming, closed);
+    let service = calls_layer().layer(api::admission(&api, services));
+    let serve = transport::serve(listener, &transport, store.clock(), service, closed);
 
     // The pulse outlives delivery: leases count as long as it beats.
     let pulse_stop = CancellationToken::new();
@@ -216,13 +209,13 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
             delivery::run(store.for_delivery(), connector, Backoff::of_floor(retry_floor), &pulse, &shutdown);
         let hard = shutdown.hard();
         let serving = hard.run_until_cancelled(serve);
-        let ((), served) = tokio::join!(delivering, serving);
+        // Nobody is left when it was cut off.
+        let ((), _cut) = tokio::join!(delivering, serving);
         pulse_stop.cancel();
-        served.unwrap_or(Ok(()))
     };
     // A task of its own, on which nothing here depends. It outlives delivery, too: the last outcomes are told.
     let notices = AbortOnDropHandle::new(tokio::spawn(notices::run(store.clone(), pulse_stop.clone())));
-    let (served, (), (), noticed) = tokio::join!(
+    let ((), (), (), noticed) = tokio::join!(
         working,
         pulse.run(&store, pulse_stop.clone()),
         report_health(health, pulse.writable(), &shutdown, drain_wait, &pulse_stop),
@@ -232,7 +225,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         tracing::error!(%error, "word between servers failed");
     }
     store.close().await;
-    Ok(served?)
+    Ok(())
 }
 
 /// Gives every call a span with a request id, and tells of its end: at debug level, or at info level where it failed.

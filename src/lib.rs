@@ -16,15 +16,16 @@
 //! | [`config`] | flags and environment, checked once |
 //! | [`private_postgres`] | the PostgreSQL of those who bring none |
 //! | [`shutdown`] | signals, soft stop, hard stop |
+//! | [`transport`] | connections of clients: their number, TLS, HTTP/2 |
 //! | [`telemetry`] | log lines |
 //!
 //! # The rule
 //!
 //! `main -> cli -> app -> {api, delivery} -> {store, smtp, mime} -> {vault, domain}`: a module knows those to its right,
 //! never those to its left, never those beside it in braces. (`vault` knows one type of `domain`, the secret.) The
-//! last four of the table are for `cli` and `app`; `delivery` is told of the shutdown. `domain` knows no tonic, prost,
+//! last five of the table are for `cli` and `app`; `delivery` is told of the shutdown. `domain` knows no tonic, prost,
 //! sqlx, lettre or tokio; generated types are known in `api` and `cli`, sqlx in `store`, lettre and mail-parser in
-//! `mime`, rustls in `smtp`. `tests/architecture` holds the sources to it.
+//! `mime`, rustls in `smtp` and `transport`. `tests/architecture` holds the sources to it.
 //!
 //! # A letter's journey
 //!
@@ -48,4 +49,5 @@ pub mod shutdown;
 pub mod smtp;
 pub mod store;
 pub mod telemetry;
+pub mod transport;
 pub mod vault;

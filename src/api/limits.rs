@@ -4,19 +4,55 @@ use tonic::{Code, Status};
 
 use crate::domain::error::{Problem, Reason};
 
+/// What a request that holds a letter may be larger than the largest letter.
+pub(super) const LETTER_OVERHEAD_BYTES: usize = 1024 * 1024;
+/// The largest request that holds none, unpacked: accounts and settings have some hundred bytes, masks and lists some more.
+pub(super) const MAX_REQUEST_BYTES: usize = 1024 * 1024;
+
+/// Where requests hold letters.
+const LETTERS: &str = "/postroom.v1.SendService/Send";
+
 /// Code and words of tonic for too large a request, and for a compressed one that unpacks to too much.
 const TONIC_TOO_LARGE: [(Code, &str); 2] = [
     (Code::OutOfRange, "decoded message length too large"),
     (Code::ResourceExhausted, "exceeded while decompressing message"),
 ];
 
+/// What is too large: a letter, or a request of this path that holds none.
+#[derive(Clone, Copy)]
+pub(super) enum Largest {
+    /// Bytes of a letter after MIME encoding.
+    Letter(usize),
+    /// Bytes of a request.
+    Request(usize),
+}
+
+/// What a call of this path may bring.
+pub(super) fn largest(path: &str, max_letter_bytes: usize) -> Largest {
+    if path.starts_with(LETTERS) {
+        Largest::Letter(max_letter_bytes)
+    } else {
+        Largest::Request(MAX_REQUEST_BYTES)
+    }
+}
+
 /// The answer to a call, translated where it says that the request was too large; others as they are.
-pub fn translate_too_large<Body: Default>(
+pub(super) fn translate_too_large<Body: Default>(
     response: http::Response<Body>,
-    max_letter_bytes: usize,
+    largest: Largest,
 ) -> http::Response<Body> {
     let too_large = Status::from_header_map(response.headers()).is_some_and(|status| is_too_large(&status));
-    if too_large { Status::from(problem(max_letter_bytes)).into_http() } else { response }
+    if !too_large {
+        return response;
+    }
+    let problem = match largest {
+        Largest::Letter(max_letter_bytes) => problem(max_letter_bytes),
+        Largest::Request(max_bytes) => {
+            Problem::new(Reason::MessageTooLarge, format!("a request may have at most {max_bytes} bytes"))
+                .with("max_bytes", max_bytes.to_string())
+        }
+    };
+    Status::from(problem).into_http()
 }
 
 /// Whether this is how tonic says that a request was too large.

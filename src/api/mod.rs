@@ -1,6 +1,7 @@
 //! The gRPC edge: proto to domain and back, and nothing else. One file or folder for each noun.
 
 mod accounts;
+mod admission;
 mod auth;
 mod check_limits;
 mod fields;
@@ -8,6 +9,7 @@ mod follow;
 mod limits;
 mod logs;
 mod mailbox;
+mod memory;
 mod page;
 pub mod proto;
 mod rate;
@@ -26,10 +28,11 @@ use tonic::metadata::MetadataMap;
 use tonic::server::NamedService;
 use tonic::service::Routes;
 
+pub use self::admission::{Admission, CallLimits, admission};
 use self::auth::{Authenticator, Credentials};
 use self::check_limits::CheckBudget;
 pub use self::check_limits::CheckLimits;
-pub use self::limits::translate_too_large;
+use self::memory::Memory;
 use self::proto::accounts_service_server::AccountsServiceServer;
 use self::proto::logs_service_server::LogsServiceServer;
 use self::proto::send_service_server::SendServiceServer;
@@ -42,9 +45,6 @@ use crate::domain::site::SiteId;
 use crate::smtp::Connector;
 use crate::store::{Store, settings as stored_settings};
 
-/// What a request may be larger than the largest letter.
-const REQUEST_OVERHEAD_BYTES: usize = 1024 * 1024;
-
 /// What the operator decides about the API.
 #[derive(Clone, Debug)]
 pub struct ApiOptions {
@@ -56,6 +56,8 @@ pub struct ApiOptions {
     pub check_limits: CheckLimits,
     /// Calls a second of a key that sets no limit of its own.
     pub calls_per_key: NonZeroU32,
+    /// How many calls are taken at once.
+    pub call_limits: CallLimits,
 }
 
 /// What all services work with.
@@ -65,6 +67,7 @@ pub struct Api {
     authenticator: Authenticator,
     check_budget: CheckBudget,
     read_notes: ReadNotes,
+    memory: Memory,
     options: ApiOptions,
     /// The soft stop: streams end, waiting calls answer.
     stop: CancellationToken,
@@ -83,6 +86,7 @@ impl Api {
             authenticator: Authenticator::new(store.clone(), options.calls_per_key),
             check_budget: CheckBudget::new(options.check_limits),
             read_notes: ReadNotes::default(),
+            memory: Memory::for_requests_of(options.max_letter_bytes + limits::LETTER_OVERHEAD_BYTES),
             store,
             connector,
             options,
@@ -171,25 +175,30 @@ pub const SERVICE_NAMES: [&str; 4] = [
 #[must_use]
 pub fn routes(api: &Arc<Api>) -> Routes {
     let gzip = CompressionEncoding::Gzip;
-    let limit = api.options.max_letter_bytes + REQUEST_OVERHEAD_BYTES;
+    let with_letter = api.options.max_letter_bytes + limits::LETTER_OVERHEAD_BYTES;
     Routes::new(
         SettingsServiceServer::new(settings::Service(Arc::clone(api)))
+            .max_decoding_message_size(limits::MAX_REQUEST_BYTES)
             .accept_compressed(gzip)
             .send_compressed(gzip),
     )
     .add_service(
         AccountsServiceServer::new(accounts::Service(Arc::clone(api)))
+            .max_decoding_message_size(limits::MAX_REQUEST_BYTES)
             .accept_compressed(gzip)
             .send_compressed(gzip),
     )
     .add_service(
         SendServiceServer::new(send::Service(Arc::clone(api)))
-            .max_decoding_message_size(limit)
+            .max_decoding_message_size(with_letter)
             .accept_compressed(gzip)
             .send_compressed(gzip),
     )
     .add_service(
-        LogsServiceServer::new(logs::Service(Arc::clone(api))).accept_compressed(gzip).send_compressed(gzip),
+        LogsServiceServer::new(logs::Service(Arc::clone(api)))
+            .max_decoding_message_size(limits::MAX_REQUEST_BYTES)
+            .accept_compressed(gzip)
+            .send_compressed(gzip),
     )
 }
 

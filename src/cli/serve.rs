@@ -8,6 +8,7 @@ use crate::app::{self, AppOptions};
 use crate::config::{Config, ListenConfig, ServeOptions};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
+use crate::transport::{Tls, TransportOptions, raise_limit};
 
 /// Serves until SIGTERM or SIGINT.
 pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
@@ -15,7 +16,15 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         store,
         log_format,
         log_filter,
-        listening: ListenConfig { listen },
+        listening:
+            ListenConfig {
+                listen,
+                tls,
+                max_connections,
+                max_concurrent_calls,
+                max_concurrent_streams,
+                max_connection_age,
+            },
         smtp_ca_file,
         egress,
         retry_floor,
@@ -26,6 +35,8 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         reflection,
     } = options.into_config()?;
     telemetry::init(log_format, log_filter);
+    let tls = tls.map(Tls::open).transpose()?;
+    raise_limit(max_connections);
     let shutdown = Shutdown::on_signals(drain_wait, shutdown_grace)?;
     let listener = TcpListener::bind(listen).await?;
     let opened = Opened::new(store).await?;
@@ -38,6 +49,14 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         calls_per_key,
         drain_wait,
         reflection,
+        transport: TransportOptions {
+            tls,
+            max_connections,
+            max_calls: max_concurrent_calls,
+            max_streams: max_concurrent_streams,
+            max_connection_age,
+            ..TransportOptions::default()
+        },
         ..AppOptions::new(opened.database_url.clone(), opened.vault.clone())
     };
     let served = app::run(listener, options, shutdown).await;

@@ -15,7 +15,7 @@ use clap::{ArgAction, Args, value_parser};
 use thiserror::Error;
 
 pub use self::egress::{EgressConfig, EgressOptions};
-pub use self::listening::{ListenConfig, ListenOptions};
+pub use self::listening::{ListenConfig, ListenOptions, TlsFiles};
 pub use self::store::{Database, DatabaseUrl, StoreConfig, StoreOptions, VaultKeys};
 use crate::telemetry::{LogFilter, LogFormat};
 
@@ -124,9 +124,17 @@ pub struct ConfigErrors(pub Vec<ConfigError>);
 pub enum ConfigError {
     /// Plain text would leave the machine.
     #[error(
-        "--listen {0} is not a loopback address: keys and letters would travel in plain text; add --insecure if that is meant"
+        "--listen {0} is not a loopback address: keys and letters would travel in plain text; give --tls-cert and --tls-key, or add --insecure if that is meant"
     )]
     PlainText(SocketAddr),
+    /// One file of TLS without another.
+    #[error("{given} needs {missing}")]
+    Incomplete {
+        /// The flag that is there.
+        given: &'static str,
+        /// The flag that is not.
+        missing: &'static str,
+    },
     /// Nowhere to put the private PostgreSQL.
     #[error("there is no folder for data (no home folder): give --data-dir, or --database-url")]
     NoDataDir,
@@ -151,6 +159,14 @@ pub enum ConfigError {
         flag: &'static str,
         /// The element.
         element: String,
+    },
+    /// Shorter than makes sense.
+    #[error("{flag} is at least {}", humantime::format_duration(*min))]
+    TooShort {
+        /// The flag.
+        flag: &'static str,
+        /// The least it may be.
+        min: Duration,
     },
     /// Longer than makes sense.
     #[error("{flag} is at most {}", humantime::format_duration(*max))]

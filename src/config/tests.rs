@@ -21,6 +21,19 @@ fn defaults_are_those_of_the_table() {
     let config = config("--data-dir /d").unwrap();
     assert_eq!(config.listening.listen.to_string(), "127.0.0.1:50051");
     assert_eq!(config.egress.egress_ports, ["25", "465", "587", "2525"]);
+    let ListenConfig {
+        listen: _,
+        tls,
+        max_connections,
+        max_concurrent_calls,
+        max_concurrent_streams,
+        max_connection_age,
+    } = config.listening;
+    assert!(tls.is_none());
+    assert_eq!(max_connections, 4_096);
+    assert_eq!(max_concurrent_calls, 1_024);
+    assert_eq!(max_concurrent_streams, 1_024);
+    assert_eq!(max_connection_age, Duration::from_hours(1));
     assert!(config.egress.egress_allow.is_empty() && config.egress.plaintext_auth_hosts.is_empty());
     assert_eq!(config.retry_floor, Duration::from_mins(30));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
@@ -37,9 +50,15 @@ fn everything_can_be_given() {
         "--listen [::1]:0 --database-url postgres://u:p@h/d --vault-keys /k --smtp-ca-file /ca \
          --egress-allow 10.0.0.0/8,192.168.1.1 --egress-ports 25,1000-2000 --plaintext-auth-hosts a,b \
          --retry-floor 1s --drain-wait 0s --shutdown-grace 1h --reflection=false \
-         --log-format json --log-filter warn,postroom=debug",
+         --log-format json --log-filter warn,postroom=debug --tls-cert /c --tls-key /k --tls-client-ca /a \
+         --max-connections 1 --max-concurrent-calls 2 --max-concurrent-streams 3 --max-connection-age 1m",
     )
     .unwrap();
+    let files = TlsFiles { cert: "/c".into(), key: "/k".into(), client_ca: Some("/a".into()) };
+    assert_eq!(config.listening.tls, Some(files));
+    let ListenConfig { max_connections, max_concurrent_calls, max_concurrent_streams, .. } =
+        &config.listening;
+    assert_eq!((*max_connections, *max_concurrent_calls, *max_concurrent_streams), (1, 2, 3));
     assert_eq!(config.listening.listen.to_string(), "[::1]:0");
     assert_eq!(config.store.vault_keys, VaultKeys::Given("/k".into()));
     assert_eq!(config.egress.egress_allow, ["10.0.0.0/8", "192.168.1.1"]);
@@ -56,6 +75,16 @@ fn wrong_lines_say_what_is_wrong() {
         ("--listen 0.0.0.0:50051", "add --insecure"),
         ("--listen [::]:50051", "not a loopback address"),
         ("--listen here", "--listen"),
+        ("--tls-cert /c", "--tls-cert needs --tls-key"),
+        ("--tls-key /k", "--tls-key needs --tls-cert"),
+        ("--tls-client-ca /a", "--tls-client-ca needs --tls-cert and --tls-key"),
+        ("--listen 0.0.0.0:1 --tls-cert /c", "--tls-cert needs --tls-key"),
+        ("--max-connections 0", "--max-connections"),
+        ("--max-connections 1000001", "--max-connections"),
+        ("--max-concurrent-calls 0", "--max-concurrent-calls"),
+        ("--max-concurrent-streams=-1", "--max-concurrent-streams"),
+        ("--max-connection-age 0s", "--max-connection-age is at least 1m"),
+        ("--max-connection-age 31d", "--max-connection-age is at most 30d"),
         ("--database-url mysql://x --vault-keys /k", "must begin with postgres://"),
         ("--database-url postgres://x", "needs --vault-keys"),
         ("--egress-ports 25,0", "`0` is neither"),
@@ -83,9 +112,12 @@ fn all_that_is_wrong_is_said_at_once() {
 
 #[test]
 fn plain_text_off_the_loopback_must_be_meant() {
-    for arguments in
-        ["--listen 0.0.0.0:1 --insecure", "--listen 127.0.0.2:1", "--listen [::ffff:127.0.0.1]:1"]
-    {
+    for arguments in [
+        "--listen 0.0.0.0:1 --insecure",
+        "--listen 0.0.0.0:1 --tls-cert /c --tls-key /k",
+        "--listen 127.0.0.2:1",
+        "--listen [::ffff:127.0.0.1]:1",
+    ] {
         assert!(config(&format!("--data-dir /d {arguments}")).is_ok(), "{arguments}");
     }
 }

@@ -1,6 +1,9 @@
 //! What a certificate says of itself (RFC 5280 4.1): subject, issuer, end of its time. Only for people: what is trusted is
 //! decided elsewhere.
 
+use time::macros::format_description;
+use time::{OffsetDateTime, PrimitiveDateTime};
+
 /// Longest name of a subject or an issuer that is told, in bytes.
 const MAX_NAME_BYTES: usize = 200;
 
@@ -41,6 +44,14 @@ fn parts(certificate: &[u8]) -> Option<Parts<'_>> {
 /// Whether issuer and subject of a certificate are the same.
 pub(super) fn is_self_issued(certificate: &[u8]) -> bool {
     parts(certificate).is_some_and(|parts| parts.issuer == parts.subject)
+}
+
+/// The end of a certificate's time, where it can be read.
+pub fn certificate_end(certificate: &[u8]) -> Option<OffsetDateTime> {
+    let (_, _, behind) = der(parts(certificate)?.validity)?;
+    let (tag, text, _) = der(behind)?;
+    let form = format_description!("[year]-[month]-[day] [hour]:[minute] UTC");
+    PrimitiveDateTime::parse(&time(tag, text)?, form).ok().map(PrimitiveDateTime::assume_utc)
 }
 
 /// `of CN=mail.example.com, issued by CN=An authority, valid until 2030-01-31 12:00 UTC`. Names are
@@ -130,7 +141,7 @@ mod tests {
     use proptest::prelude::*;
     use rcgen::{CertificateParams, DnType, DnValue, KeyPair, date_time_ymd};
 
-    use super::{describe, is_self_issued, string, time};
+    use super::{certificate_end, describe, is_self_issued, string, time};
 
     fn certificate(fill: impl FnOnce(&mut CertificateParams)) -> Vec<u8> {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
@@ -168,6 +179,8 @@ mod tests {
         });
         assert!(hostile.contains("CN=\u{1b}[2J"), "escaping is the transcript's: {hostile}");
         assert!(is_self_issued(&certificate(|_| ())));
+        let end = date_time_ymd(2031, 2, 3);
+        assert_eq!(certificate_end(&certificate(|params| params.not_after = end)), Some(end));
     }
 
     #[test]
@@ -186,7 +199,7 @@ mod tests {
             let mut broken = certificate(|_| ());
             let at = at.index(broken.len());
             broken.truncate(at);
-            let _ = (describe(&broken, str::to_owned), is_self_issued(&broken));
+            let _ = (describe(&broken, str::to_owned), is_self_issued(&broken), certificate_end(&broken));
         }
     }
 }

@@ -23,6 +23,7 @@ mod tls;
 pub mod transcript;
 mod wire;
 
+pub use certificate::certificate_end;
 pub use connector::{Connector, ConnectorOptions, Target};
 pub use connector_error::ConnectorError;
 pub use deadlines::{Deadlines, Floors};

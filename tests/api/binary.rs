@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use crate::support::{Authorised, PATIENCE, channel};
 
 /// The program, without what the environment of the tests would tell it.
-fn program(arguments: &[&str]) -> Command {
+pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_postroom"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTROOM_")) {
         command.env_remove(name);
@@ -120,6 +120,11 @@ impl Serving {
             address.unwrap_or_else(|| panic!("no address: {heard:?} {first:?}\n{}", text_of(&output)));
         let readers = [errors, collect(stdout, &output)];
         Self { child, address, output, readers }
+    }
+
+    /// What it has printed so far.
+    pub(crate) fn printed(&self) -> String {
+        text_of(&self.output)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {

@@ -63,5 +63,6 @@ mod support;
 mod tags;
 mod times;
 mod transcripts;
+mod transport;
 mod upgrades;
 mod watching;

@@ -67,7 +67,7 @@ async fn a_python_client_goes_the_whole_way() {
 }
 
 /// The interpreter of a virtual environment that has what requirements.txt names; made once under target/.
-fn environment() -> PathBuf {
+pub(crate) fn environment() -> PathBuf {
     let requirements = Path::new(ROOT).join("tests/clients/python/requirements.txt");
     let wanted = fs::read_to_string(&requirements).expect("the requirements");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
@@ -90,7 +90,7 @@ fn environment() -> PathBuf {
     python
 }
 
-fn must_succeed(what: &str, output: &Output) {
+pub(crate) fn must_succeed(what: &str, output: &Output) {
     let Output { status, stdout, stderr } = output;
     let (stdout, stderr) = (String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr));
     assert!(status.success(), "{what}: {status}\n{stdout}\n{stderr}");

@@ -25,6 +25,7 @@ use postroom::private_postgres::{self, PrivatePostgres};
 use postroom::shutdown::Shutdown;
 use postroom::smtp::Floors;
 use postroom::store::{Store, keys};
+use postroom::transport::TransportOptions;
 use postroom::vault::Vault;
 use prost_types::FieldMask;
 use tempfile::TempDir;
@@ -100,6 +101,8 @@ pub(crate) struct Options {
     pub(crate) max_letter_bytes: Option<usize>,
     /// A database of the test's own, migrated; one of the shared cluster unless named.
     pub(crate) database_url: Option<String>,
+    /// Connections of clients.
+    pub(crate) transport: TransportOptions,
 }
 
 /// A running Postroom with a database of its own, the site `shop`, and clients with an admin key.
@@ -168,6 +171,7 @@ impl Postroom {
                 .options
                 .check_limits
                 .unwrap_or(CheckLimits { per_site: 10_000, per_host: 10_000 }),
+            transport: self.options.transport.clone(),
             ..AppOptions::new(self.database_url.clone(), Arc::clone(&self.vault))
         };
         let running = app::run(listener, options, self.shutdown.clone());
@@ -210,12 +214,17 @@ impl Postroom {
 
     /// Another server over the same database, with the same vault and key.
     pub(crate) async fn another(&self) -> Self {
+        self.another_with(self.options.clone()).await
+    }
+
+    /// The same with other options.
+    pub(crate) async fn another_with(&self, options: Options) -> Self {
         let mut postroom = Self {
             database_url: self.database_url.clone(),
             vault: Arc::clone(&self.vault),
             key: self.key.clone(),
             address: String::new(),
-            options: self.options.clone(),
+            options,
             shutdown: Shutdown::new(),
             serving: None,
             _vault_folder: None,

@@ -29,6 +29,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "shutdown",
+            "transport",
             "private_postgres",
         ],
     ),
@@ -45,6 +46,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "config",
             "telemetry",
             "shutdown",
+            "transport",
             "private_postgres",
         ],
     ),
@@ -58,6 +60,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("domain", &[]),
     ("config", &["private_postgres", "telemetry"]),
     ("private_postgres", &["domain::secret"]),
+    // One place reads what a certificate says of itself.
+    ("transport", &["config::TlsFiles", "smtp::certificate_end", "domain::clock"]),
     ("telemetry", &[]),
     ("shutdown", &[]),
 ];
@@ -66,15 +70,25 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
 const CRATES: &[(&[&str], &[&str])] = &[
     (&["sqlx"], &["store"]),
     (&["lettre", "mail_parser"], &["mime"]),
-    (&["rustls", "tokio_rustls", "rustls_native_certs", "rustls_pki_types"], &["smtp"]),
+    (&["rustls", "tokio_rustls", "rustls_native_certs", "rustls_pki_types"], &["smtp", "transport"]),
+    (&["hyper", "hyper_util"], &["transport"]),
     (&["prost", "prost_types", "tonic_prost"], &["api", "cli"]),
     (
-        &["tonic", "tonic_types", "tonic_health", "tonic_reflection", "tower", "tower_http", "http"],
-        &["api", "app", "cli"],
+        &[
+            "tonic",
+            "tonic_types",
+            "tonic_health",
+            "tonic_reflection",
+            "tower",
+            "tower_http",
+            "http",
+            "http_body",
+        ],
+        &["api", "app", "cli", "transport"],
     ),
     (
         &["tokio", "tokio_util", "tokio_stream"],
-        &["api", "app", "cli", "delivery", "store", "smtp", "private_postgres", "shutdown"],
+        &["api", "app", "cli", "delivery", "store", "smtp", "private_postgres", "shutdown", "transport"],
     ),
     (&["clap"], &["cli", "config", "telemetry"]),
 ];

@@ -62,6 +62,7 @@ impl SendService for Service {
     ) -> Result<Response<SendMessageResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
         let site = self.0.authorise(request.metadata(), Rpc::SendMessage.right(), named).await?;
+        let held = self.0.memory.hold(request.get_ref().encoded_len())?;
         let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request.into_inner();
         let mut violations = Violations::default();
         let wait = violations.take("wait", parse_wait(wait));
@@ -73,7 +74,11 @@ impl SendService for Service {
             return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
         }
         let (api, of_site) = (Arc::clone(&self.0), site.clone());
-        let id = to_the_end(async move { taking.take(&api, &of_site).await }).await?;
+        let id = to_the_end(async move {
+            let _held = held;
+            taking.take(&api, &of_site).await
+        });
+        let id = id.await?;
         let message = self.outcome(&site, id, wait).await?;
         Ok(Response::new(SendMessageResponse { message: Some(convert::message(message)) }))
     }

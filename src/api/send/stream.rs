@@ -155,6 +155,7 @@ async fn answer(api: &Arc<Api>, credentials: Credentials, item: SendMessagesRequ
 }
 
 async fn take(api: &Api, credentials: &Credentials, item: SendMessagesRequest) -> Result<Message, Problem> {
+    let _held = api.memory.hold(prost::Message::encoded_len(&item))?;
     let SendMessagesRequest { parent, message, request_id, index: _ } = item;
     let site = fields::site("parent", &parent)?;
     credentials.caller.may(Rpc::SendMessages.right(), Some(&site))?;

@@ -39,6 +39,9 @@ service Health { rpc Check(HealthCheckRequest) returns (HealthCheckResponse); }
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--address", default="127.0.0.1:50051", help="where Postroom listens")
+    parser.add_argument("--ca", type=pathlib.Path, help="PEM file of the authority of Postroom's certificate: TLS")
+    parser.add_argument("--cert", type=pathlib.Path, help="PEM file of a certificate to present: mutual TLS")
+    parser.add_argument("--cert-key", type=pathlib.Path, help="PEM file of its private key")
     parser.add_argument("--key", required=True, help="a key with the role admin for sites/-")
     parser.add_argument("--site", default="python", help="id of the site to create")
     parser.add_argument("--smtp-host", required=True, help="an SMTP server with a login")
@@ -71,6 +74,14 @@ def generate(folder):
     sys.path.insert(0, str(out))
 
 
+def channel(options):
+    if options.ca is None:
+        return grpc.insecure_channel(options.address)
+    read = {name: path and path.read_bytes() for name, path in [("cert", options.cert), ("key", options.cert_key)]}
+    credentials = grpc.ssl_channel_credentials(options.ca.read_bytes(), read["key"], read["cert"])
+    return grpc.secure_channel(options.address, credentials)
+
+
 class Client:
     """Stubs over one channel, with the key in every call."""
 
@@ -79,7 +90,7 @@ class Client:
         self.pb = {name: importlib.import_module(f"postroom.v1.{name}_pb2") for name in names}
         stubs = {name: importlib.import_module(f"postroom.v1.{name}_pb2_grpc") for name in names}
         self.health_pb = importlib.import_module("grpc_health_pb2")
-        self.channel = grpc.insecure_channel(options.address)
+        self.channel = channel(options)
         self.settings = stubs["settings"].SettingsServiceStub(self.channel)
         self.accounts = stubs["accounts"].AccountsServiceStub(self.channel)
         self.send = stubs["send"].SendServiceStub(self.channel)

@@ -1,0 +1,119 @@
+//! What a call must pass before a byte of its body is read: a place, a readable deadline, a key that counts. And what it is
+//! held to afterwards: the deadline, and the memory of its request.
+
+mod deadline;
+mod intake;
+mod places;
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, Request, Response};
+use tokio::time::{Instant, timeout_at};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::metadata::MetadataMap;
+use tonic::service::Routes;
+use tower::Service;
+
+use self::deadline::Answer;
+use self::intake::{Intake, Terms};
+use self::places::{Kind, Places};
+use super::memory::Memory;
+use super::{Api, limits};
+use crate::domain::error::Problem;
+
+/// Largest request of what needs no key: names of services, symbols and files.
+const MAX_OPEN_MESSAGE: usize = 64 * 1024;
+/// Those whose requests are streams: their clients may go on sending.
+const CLIENT_STREAMS: [&str; 3] = [
+    "/postroom.v1.SendService/SendMessages",
+    "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+    "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
+];
+
+/// How many calls are taken at once.
+#[derive(Clone, Copy, Debug)]
+pub struct CallLimits {
+    /// Those that are answered by one message.
+    pub max_calls: usize,
+    /// Streams.
+    pub max_streams: usize,
+}
+
+/// All services behind what calls must pass.
+#[derive(Clone)]
+pub struct Admission {
+    api: Arc<Api>,
+    places: Arc<Places>,
+    routes: Routes,
+}
+
+/// Puts the services behind what calls must pass.
+#[must_use]
+pub fn admission(api: &Arc<Api>, routes: Routes) -> Admission {
+    let places = Arc::new(Places::new(api.options.call_limits));
+    Admission { api: Arc::clone(api), places, routes: routes.prepare() }
+}
+
+impl Service<Request<Body>> for Admission {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let admission = self.clone();
+        Box::pin(async move { Ok(admission.answer(request).await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+impl Admission {
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
+        let Self { api, places, routes } = self;
+        let kind = Kind::of(request.uri().path());
+        let place = places.take(kind)?;
+        let deadline = deadline::of(request.headers(), Instant::now())?;
+        let work = pass(&api, kind, routes, request);
+        let response = match deadline {
+            Some(deadline) => timeout_at(deadline, work).await.map_err(|_| deadline::passed())??,
+            None => work.await?,
+        };
+        Ok(match kind {
+            // The work is done. The answer waits for its client, and costs only it.
+            Kind::Call | Kind::Check => response,
+            Kind::Stream | Kind::Open => response.map(|body| Body::new(Answer::new(body, deadline, place))),
+        })
+    }
+}
+
+/// Asks for the key, where one is needed, and hands the call over to its service.
+async fn pass(
+    api: &Api,
+    kind: Kind,
+    mut routes: Routes,
+    request: Request<Body>,
+) -> Result<Response<Body>, Problem> {
+    if kind.needs_key() {
+        // The handler asks again, for the rights of the caller, and counts the call; the key is remembered meanwhile.
+        let mut headers = HeaderMap::new();
+        headers.extend(request.headers().get(AUTHORIZATION).map(|key| (AUTHORIZATION, key.clone())));
+        api.authenticator.credentials(&MetadataMap::from_headers(headers)).await?;
+    }
+    let path = request.uri().path();
+    let terms = Terms {
+        is_timed: !CLIENT_STREAMS.contains(&path),
+        max_message: (!kind.needs_key()).then_some(MAX_OPEN_MESSAGE),
+    };
+    let max_bytes = limits::largest(path, api.options.max_letter_bytes);
+    let memory: &Memory = &api.memory;
+    let request = request.map(|body| Body::new(Intake::new(body, terms, memory)));
+    let Ok(response) = routes.call(request).await;
+    Ok(limits::translate_too_large(response, max_bytes))
+}
