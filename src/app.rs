@@ -30,7 +30,7 @@ use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
-use crate::store::{Store, StoreError, notices};
+use crate::store::{Store, StoreError, notices, replicas, sealed};
 use crate::vault::Vault;
 
 /// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
@@ -92,13 +92,16 @@ impl AppOptions {
     }
 }
 
-/// Brings the schema up to date and the clock in step; waits a while for a database that is not there yet.
+/// Brings the schema up to date, makes sure of the vault's keys and sets the clock; waits a while for a database that is not there yet.
 async fn prepare(store: &Store, shutdown: &Shutdown) -> Result<(), StoreError> {
     let soft = shutdown.soft();
     let patience = Instant::now() + START_PATIENCE;
     loop {
         let prepared = async {
             store.migrate().await?;
+            // Before anything is written.
+            sealed::demand_keys(store).await?;
+            replicas::hear_keys(store).await?;
             store.synchronise().await
         };
         match prepared.await {
@@ -215,9 +218,10 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     };
     // A task of its own, on which nothing here depends. It outlives delivery, too: the last outcomes are told.
     let notices = AbortOnDropHandle::new(tokio::spawn(notices::run(store.clone(), pulse_stop.clone())));
-    let (served, (), (), noticed) = tokio::join!(
+    let (served, (), (), (), noticed) = tokio::join!(
         working,
         pulse.run(&store, pulse_stop.clone()),
+        delivery::watch_keys(store.clone(), pulse_stop.clone()),
         report_health(health, pulse.writable(), &shutdown, drain_wait, &pulse_stop),
         notices,
     );

@@ -115,6 +115,7 @@ impl From<StoreError> for Problem {
             StoreError::Refused(_)
             | StoreError::Migration(_)
             | StoreError::Vault(_)
+            | StoreError::Keys(_)
             | StoreError::Corrupt(_) => {
                 tracing::error!(error = cause, "a call failed");
                 Self::new(Reason::Internal, "internal error; the server's log tells more")

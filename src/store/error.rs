@@ -17,6 +17,9 @@ pub enum StoreError {
     /// A secret could not be sealed or opened.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// What is stored cannot be opened with the keys that the vault has: nothing may be begun with it.
+    #[error("{0}")]
+    Keys(String),
     /// A stored value is not what was ever written.
     #[error("the stored {0} cannot be read")]
     Corrupt(&'static str),

@@ -26,6 +26,7 @@ pub mod queue;
 pub mod replicas;
 pub mod rerouting;
 pub mod retrying;
+pub mod sealed;
 pub mod selection;
 pub mod sender_codes;
 pub mod senders;

@@ -123,6 +123,8 @@ pub enum Deed {
     ChangeSettings(Vec<&'static str>),
     /// Made a key.
     MakeKey(Caller),
+    /// Sealed so many stored secrets anew, under another key of the vault.
+    Reseal(usize),
     /// Revoked a key.
     RevokeKey {
         /// Its id.
@@ -190,6 +192,8 @@ impl Deed {
                 let end = expire_time.map(|end| format!(", until {}", moment(end))).unwrap_or_default();
                 format!("made key {key_id} for {} with the {noun} {}{end}", reach(scope), names(roles))
             }
+            Self::Reseal(1) => "sealed 1 secret anew".to_owned(),
+            Self::Reseal(count) => format!("sealed {count} secrets anew"),
             Self::RevokeKey { key, scope } => format!("revoked key {key} for {}", reach(scope)),
         }
     }
