@@ -14,4 +14,4 @@ create index accounts_by_vault_key on accounts (vault_key_id(sealed_password), s
     where sealed_password is not null;
 
 alter table replicas add column vault_keys text[];
-comment on column replicas.vault_keys is 'Ids of the vault''s keys that it has, the one under which it seals first; null for a server that does not tell.';
+comment on column replicas.vault_keys is 'The vault''s keys that it has, each by id and fingerprint, the one under which it seals first; null for a server that does not tell.';

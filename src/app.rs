@@ -30,7 +30,7 @@ use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
-use crate::store::{Store, StoreError, notices, replicas, sealed};
+use crate::store::{PoolLimits, Store, StoreError, notices, replicas, sealed};
 use crate::vault::Vault;
 
 /// HTTP/2 keep-alive: a peer that is gone is noticed within a minute.
@@ -53,6 +53,8 @@ const DEFAULT_MAX_LETTER_BYTES: usize = 25 * 1024 * 1024;
 pub struct AppOptions {
     /// URL of the database.
     pub database_url: String,
+    /// How much of it may be taken.
+    pub pool: PoolLimits,
     /// The keys to its secrets.
     pub vault: Arc<Vault>,
     /// Certificates that count besides the system's.
@@ -79,6 +81,7 @@ impl AppOptions {
     pub fn new(database_url: String, vault: Arc<Vault>) -> Self {
         Self {
             database_url,
+            pool: PoolLimits::default(),
             vault,
             smtp_ca_file: None,
             egress: EgressConfig::default(),
@@ -147,6 +150,7 @@ pub enum AppError {
 pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown) -> Result<(), AppError> {
     let AppOptions {
         database_url,
+        pool,
         vault,
         smtp_ca_file,
         egress: EgressConfig { egress_allow, egress_ports, plaintext_auth_hosts },
@@ -157,7 +161,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         drain_wait,
         reflection,
     } = options;
-    let store = Store::open(&database_url, vault, Clock::default())?;
+    let store = Store::open_with(&database_url, &pool, vault, Clock::default())?;
     prepare(&store, &shutdown).await?;
     let connector = Arc::new(Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,

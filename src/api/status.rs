@@ -113,6 +113,8 @@ impl From<StoreError> for Problem {
                 .with("key", id)
             }
             StoreError::Refused(_)
+            | StoreError::Encryption(_)
+            | StoreError::Schema(_)
             | StoreError::Migration(_)
             | StoreError::Vault(_)
             | StoreError::Keys(_)

@@ -36,6 +36,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         max_letter_bytes,
         drain_wait,
         reflection,
+        pool: opened.pool.clone(),
         ..AppOptions::new(opened.database_url.clone(), opened.vault.clone())
     };
     let served = app::run(listener, options, shutdown).await;

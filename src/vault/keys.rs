@@ -111,6 +111,12 @@ impl Key {
         &self.id
     }
 
+    /// Id and the begin of a MAC that only this key makes.
+    pub(super) fn label(&self) -> String {
+        let [a, b, c, d, ..] = self.mac("", b"");
+        format!("{} {:08x}", self.id, u32::from_be_bytes([a, b, c, d]))
+    }
+
     pub(super) fn seal(
         &self,
         place: &Place,

@@ -51,7 +51,7 @@ pub enum VaultError {
         reason: &'static str,
     },
     /// No keys where there should be some.
-    #[error("the key file holds no key: one `<id>:<base64 of 32 bytes>` a line")]
+    #[error("there is no key: one `<id>:<base64 of 32 bytes>` a line")]
     NoKey,
     /// A key file that was changed gives a known id to another key.
     #[error("the key `{id}` has become another one: a new key needs an id of its own")]
@@ -221,11 +221,11 @@ impl Vault {
         Ok(true)
     }
 
-    /// Hears which keys the other servers have: the first of ours that all of them have seals from now on. Where there
+    /// Hears [which keys](Vault::announcement) the other servers have: the first of ours that all of them have seals from now on. Where there
     /// is none, our first one does.
     pub fn agree(&self, others: &[Vec<String>]) {
         let now = self.now();
-        let known = |key: &Key| others.iter().all(|ids| ids.iter().any(|id| id == key.id()));
+        let known = |key: &Key| others.iter().all(|keys| keys.contains(&key.label()));
         let sealing = now.keys.all().iter().position(known).unwrap_or(0);
         if sealing != now.sealing {
             self.set(Now { keys: Arc::clone(&now.keys), text: now.text, sealing });
@@ -273,15 +273,11 @@ impl Vault {
         self.now().keys.all().iter().map(|key| key.id().to_owned()).collect()
     }
 
-    /// The same, but the one that seals first.
+    /// What other servers are told of the keys: the one that seals first, each by its id and a fingerprint, so that two keys
+    /// of one id are not taken for the same.
     #[must_use]
     pub fn announcement(&self) -> Vec<String> {
-        let now = self.now();
-        let mut ids: Vec<String> = now.keys.all().iter().map(|key| key.id().to_owned()).collect();
-        if now.sealing < ids.len() {
-            ids[..=now.sealing].rotate_right(1);
-        }
-        ids
+        self.now().sealing_first(Key::label)
     }
 
     /// A fingerprint of content that only holders of the keys can make, and so cannot be guessed from the database (a
@@ -303,12 +299,7 @@ impl Vault {
     /// The [MACs](Vault::content_mac) of the content under all keys, that of the key that seals first.
     #[must_use]
     pub fn fingerprint(&self, purpose: &str, bytes: &[u8]) -> Fingerprint {
-        let now = self.now();
-        let mut macs: Vec<[u8; 32]> = now.keys.all().iter().map(|key| key.mac(purpose, bytes)).collect();
-        if now.sealing < macs.len() {
-            macs[..=now.sealing].rotate_right(1);
-        }
-        Fingerprint(macs)
+        Fingerprint(self.now().sealing_first(|key| key.mac(purpose, bytes)))
     }
 
     fn now(&self) -> Arc<Now> {
@@ -321,6 +312,13 @@ impl Vault {
 }
 
 impl Now {
+    /// Something of each key, that of the one that seals first.
+    fn sealing_first<T>(&self, of: impl Fn(&Key) -> T) -> Vec<T> {
+        let mut found: Vec<T> = self.keys.all().iter().map(of).collect();
+        found[..=self.sealing].rotate_right(1);
+        found
+    }
+
     fn sealing_key(&self) -> &Key {
         &self.keys.all()[self.sealing]
     }
