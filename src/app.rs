@@ -29,7 +29,7 @@ use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
-use crate::store::{Store, StoreError, notices};
+use crate::store::{PoolLimits, Store, StoreError, notices, replicas, sealed};
 use crate::transport::{self, TransportOptions};
 use crate::vault::Vault;
 
@@ -49,6 +49,8 @@ const DEFAULT_CALLS_PER_KEY: NonZeroU32 = NonZeroU32::new(20_000).expect("not ze
 pub struct AppOptions {
     /// URL of the database.
     pub database_url: String,
+    /// How much of it may be taken.
+    pub pool: PoolLimits,
     /// The keys to its secrets.
     pub vault: Arc<Vault>,
     /// Certificates that count besides the system's.
@@ -79,6 +81,7 @@ impl AppOptions {
     pub fn new(database_url: String, vault: Arc<Vault>) -> Self {
         Self {
             database_url,
+            pool: PoolLimits::default(),
             vault,
             smtp_ca_file: None,
             egress: EgressConfig::default(),
@@ -94,13 +97,16 @@ impl AppOptions {
     }
 }
 
-/// Brings the schema up to date and the clock in step; waits a while for a database that is not there yet.
+/// Brings the schema up to date, makes sure of the vault's keys and sets the clock; waits a while for a database that is not there yet.
 async fn prepare(store: &Store, shutdown: &Shutdown) -> Result<(), StoreError> {
     let soft = shutdown.soft();
     let patience = Instant::now() + START_PATIENCE;
     loop {
         let prepared = async {
             store.migrate().await?;
+            // Before anything is written.
+            sealed::demand_keys(store).await?;
+            replicas::hear_keys(store).await?;
             store.synchronise().await
         };
         match prepared.await {
@@ -143,6 +149,7 @@ pub enum AppError {
 pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown) -> Result<(), AppError> {
     let AppOptions {
         database_url,
+        pool,
         vault,
         smtp_ca_file,
         egress: EgressConfig { egress_allow, egress_ports, plaintext_auth_hosts },
@@ -155,7 +162,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         reflection,
         transport,
     } = options;
-    let store = Store::open(&database_url, vault, Clock::default())?;
+    let store = Store::open_with(&database_url, &pool, vault, Clock::default())?;
     prepare(&store, &shutdown).await?;
     let connector = Arc::new(Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,
@@ -215,9 +222,10 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     };
     // A task of its own, on which nothing here depends. It outlives delivery, too: the last outcomes are told.
     let notices = AbortOnDropHandle::new(tokio::spawn(notices::run(store.clone(), pulse_stop.clone())));
-    let ((), (), (), noticed) = tokio::join!(
+    let ((), (), (), (), noticed) = tokio::join!(
         working,
         pulse.run(&store, pulse_stop.clone()),
+        delivery::watch_keys(store.clone(), pulse_stop.clone()),
         report_health(health, pulse.writable(), &shutdown, drain_wait, &pulse_stop),
         notices,
     );

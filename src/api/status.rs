@@ -113,8 +113,11 @@ impl From<StoreError> for Problem {
                 .with("key", id)
             }
             StoreError::Refused(_)
+            | StoreError::Encryption(_)
+            | StoreError::Schema(_)
             | StoreError::Migration(_)
             | StoreError::Vault(_)
+            | StoreError::Keys(_)
             | StoreError::Corrupt(_) => {
                 tracing::error!(error = cause, "a call failed");
                 Self::new(Reason::Internal, "internal error; the server's log tells more")

@@ -6,6 +6,7 @@ mod migrate;
 mod open;
 mod serve;
 mod site;
+mod vault;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,9 @@ enum Command {
     /// Make and list sites
     #[command(subcommand)]
     Site(site::Command),
+    /// Look after the secrets that are stored, and the keys they are sealed under
+    #[command(subcommand)]
+    Vault(vault::Command),
 }
 
 /// What a subcommand may fail with; shown with its causes.
@@ -53,6 +57,7 @@ pub fn run() -> ExitCode {
             Command::Migrate(options) => migrate::run(options).await,
             Command::Key(command) => key::run(command).await,
             Command::Site(command) => site::run(command).await,
+            Command::Vault(command) => vault::run(command).await,
         }
     });
     match result {

@@ -57,6 +57,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
             max_connection_age,
             ..TransportOptions::default()
         },
+        pool: opened.pool.clone(),
         ..AppOptions::new(opened.database_url.clone(), opened.vault.clone())
     };
     let served = app::run(listener, options, shutdown).await;

@@ -16,7 +16,7 @@ use thiserror::Error;
 
 pub use self::egress::{EgressConfig, EgressOptions};
 pub use self::listening::{ListenConfig, ListenOptions, TlsFiles};
-pub use self::store::{Database, DatabaseUrl, StoreConfig, StoreOptions, VaultKeys};
+pub use self::store::{Database, DatabaseUrl, KEY_DATA, KeyData, PoolOptions, StoreConfig, StoreOptions, VaultKeys};
 use crate::telemetry::{LogFilter, LogFormat};
 
 /// A stop that takes longer than this is a fault in the configuration.
@@ -143,9 +143,12 @@ pub enum ConfigError {
     DatabaseUrl,
     /// Keys made in a local folder would not be there for another replica, or after a move.
     #[error(
-        "--database-url needs --vault-keys: a file with lines `<id>:<base64 of 32 bytes>` that all replicas share"
+        "--database-url needs --vault-keys: a file with lines `<id>:<base64 of 32 bytes>` that all replicas share; or {KEY_DATA} with such keys"
     )]
     NoVaultKeys,
+    /// Which of them would count nobody could tell.
+    #[error("there are both --vault-keys and {KEY_DATA}: give one of them")]
+    TwoVaultKeys,
     /// Not a port or range.
     #[error("--egress-ports: `{0}` is neither a port nor a range such as 1-65535")]
     Port(String),
@@ -167,6 +170,19 @@ pub enum ConfigError {
         flag: &'static str,
         /// The least it may be.
         min: Duration,
+    },
+    /// A wait for a lock that its statement does not live to see.
+    #[error("--db-lock-timeout is at most --db-statement-timeout")]
+    LockTimeout,
+    /// Shorter or longer than makes sense.
+    #[error("{flag} is {} to {}", humantime::format_duration(*min), humantime::format_duration(*max))]
+    OutOfRange {
+        /// The flag.
+        flag: &'static str,
+        /// The least it may be.
+        min: Duration,
+        /// The most it may be.
+        max: Duration,
     },
     /// Longer than makes sense.
     #[error("{flag} is at most {}", humantime::format_duration(*max))]

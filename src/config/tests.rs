@@ -1,5 +1,7 @@
 //! The command line as the operator writes it.
 
+use std::ffi::OsString;
+
 use clap::Parser;
 
 use super::*;
@@ -41,7 +43,9 @@ fn defaults_are_those_of_the_table() {
     assert!(config.reflection && config.smtp_ca_file.is_none());
     assert_eq!(config.log_format, LogFormat::Text);
     let database = Database::Private { data_dir: "/d".into() };
-    assert_eq!(config.store, StoreConfig { database, vault_keys: VaultKeys::Made("/d/vault.keys".into()) });
+    assert_eq!(config.store.database, database);
+    assert_eq!(config.store.vault_keys, VaultKeys::Made("/d/vault.keys".into()));
+    assert_eq!(config.store.pool, PoolOptions::default());
 }
 
 #[test]
@@ -50,8 +54,10 @@ fn everything_can_be_given() {
         "--listen [::1]:0 --database-url postgres://u:p@h/d --vault-keys /k --smtp-ca-file /ca \
          --egress-allow 10.0.0.0/8,192.168.1.1 --egress-ports 25,1000-2000 --plaintext-auth-hosts a,b \
          --retry-floor 1s --drain-wait 0s --shutdown-grace 1h --reflection=false \
-         --log-format json --log-filter warn,postroom=debug --tls-cert /c --tls-key /k --tls-client-ca /a \
-         --max-connections 1 --max-concurrent-calls 2 --max-concurrent-streams 3 --max-connection-age 1m",
+         --db-connections 200 --db-delivery-connections 1 --db-acquire-timeout 1m --db-statement-timeout 10m \
+         --db-lock-timeout 10m --log-format json --log-filter warn,postroom=debug --tls-cert /c --tls-key /k \
+         --tls-client-ca /a --max-connections 1 --max-concurrent-calls 2 --max-concurrent-streams 3 \
+         --max-connection-age 1m",
     )
     .unwrap();
     let files = TlsFiles { cert: "/c".into(), key: "/k".into(), client_ca: Some("/a".into()) };
@@ -97,6 +103,14 @@ fn wrong_lines_say_what_is_wrong() {
         ("--retry-floor soon", "--retry-floor"),
         ("--log-filter postroom=loud", "--log-filter"),
         ("--log-format xml", "--log-format"),
+        ("--db-connections 1", "--db-connections"),
+        ("--db-connections 201", "--db-connections"),
+        ("--db-delivery-connections 0", "--db-delivery-connections"),
+        ("--db-acquire-timeout 99ms", "--db-acquire-timeout is 100ms to 1m"),
+        ("--db-acquire-timeout 2m", "--db-acquire-timeout is 100ms to 1m"),
+        ("--db-statement-timeout 0s", "--db-statement-timeout is 1s to 10m"),
+        ("--db-lock-timeout 11m", "--db-lock-timeout is 1s to 10m"),
+        ("--db-lock-timeout 21s", "--db-lock-timeout is at most --db-statement-timeout"),
     ];
     for (arguments, expected) in table {
         let error = config(&format!("--data-dir /d {arguments}")).unwrap_err();
@@ -128,4 +142,27 @@ fn password_in_the_url_is_not_shown() {
     assert!(!format!("{config:?}").contains("hunter2"));
     let error = self::config("--database-url mysql://u:hunter2@h/d").unwrap_err();
     assert!(!error.contains("hunter2"));
+}
+
+#[test]
+fn the_keys_are_in_a_file_or_in_the_environment() {
+    let keys = "k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
+    let store = |arguments: &str, variable: Option<&str>| {
+        let line = ["postroom", "--data-dir", "/d"].into_iter().chain(arguments.split_whitespace());
+        let options = Line::try_parse_from(line).unwrap().serve.store;
+        options.with_key_data(variable.map(OsString::from)).map_err(|errors| errors.to_string())
+    };
+    let url = "--database-url postgres://h/d";
+    for arguments in ["", url] {
+        let config = store(arguments, Some(keys)).unwrap();
+        assert!(!format!("{config:?}").contains("AAEC"), "the key is shown");
+        let VaultKeys::Environment(data) = config.vault_keys else { panic!("{arguments}") };
+        assert_eq!(data.expose(), keys.as_bytes());
+    }
+    let file = format!("{url} --vault-keys /k");
+    assert_eq!(store(&file, Some("")).unwrap().vault_keys, VaultKeys::Given("/k".into()));
+    let error = store(&file, Some(keys)).unwrap_err();
+    assert_eq!(error, "there are both --vault-keys and POSTROOM_VAULT_KEY_DATA: give one of them");
+    let error = store(url, None).unwrap_err();
+    assert!(error.contains("POSTROOM_VAULT_KEY_DATA"), "{error}");
 }

@@ -12,6 +12,7 @@ mod crew;
 mod dispatch;
 mod history;
 mod in_hand;
+mod keys;
 mod leases;
 mod record;
 mod replica;
@@ -20,6 +21,7 @@ mod sender;
 mod supervision;
 mod trouble;
 mod turnstile;
+mod unopened;
 mod waiting;
 mod worker;
 
@@ -34,6 +36,7 @@ use uuid::Uuid;
 
 use self::leases::Leases;
 use self::record::Record;
+pub use self::keys::watch_keys;
 pub use self::replica::Pulse;
 use crate::domain::log::Chunk;
 use crate::domain::parking::Backoff;

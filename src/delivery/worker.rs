@@ -13,8 +13,7 @@ use super::connection::Connection;
 use super::crew::Signals;
 use super::in_hand::InHand;
 use super::sender::Sender;
-use super::{Context, history};
-use crate::domain::parking::ParkingReason;
+use super::{Context, history, unopened};
 use crate::store::parking::Trouble;
 use crate::store::queue::{self, Claim, Lane, Wanted};
 use crate::store::{StoreError, connections, lanes, parking};
@@ -177,14 +176,13 @@ impl Worker {
         let (site, account) = (&self.lane.site, self.lane.account);
         tracing::error!(error = &error as &dyn std::error::Error, %site, account, "an account cannot be read");
         if let StoreError::Vault(error) = &error {
-            let trouble = Trouble {
-                reason: ParkingReason::Configuration,
-                error: format!("the password cannot be opened: {error}"),
-                lasting: true,
-            };
+            let trouble = Trouble::unopened(error);
             // Where it is parked already, this is a probe that failed, or no news.
             match parking::begin_probe(store, &self.lane, *backoff).await {
-                Ok(probing) => self.note(&trouble, probing).await,
+                Ok(probing) => {
+                    unopened::tell(&self.context, &self.lane, &trouble.error, probing).await;
+                    self.note(&trouble, probing).await;
+                }
                 Err(error) => {
                     tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
                 }

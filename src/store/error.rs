@@ -11,12 +11,24 @@ pub enum StoreError {
     /// The database refused a statement: a fault of ours.
     #[error("the database refused a statement")]
     Refused(#[source] sqlx::Error),
+    /// There is no encrypted connection to the database, or not to the one that was meant.
+    #[error(
+        "no encrypted connection to the database; in its URL, sslrootcert=FILE names the authority of its certificate, and \
+         sslmode=disable goes without encryption"
+    )]
+    Encryption(#[source] sqlx::Error),
+    /// The schema would have to be changed, by somebody else.
+    #[error("{0}")]
+    Schema(String),
     /// A migration failed.
     #[error("the schema cannot be brought up to date")]
     Migration(#[from] sqlx::migrate::MigrateError),
     /// A secret could not be sealed or opened.
     #[error(transparent)]
     Vault(#[from] VaultError),
+    /// What is stored cannot be opened with the keys that the vault has: nothing may be begun with it.
+    #[error("{0}")]
+    Keys(String),
     /// A stored value is not what was ever written.
     #[error("the stored {0} cannot be read")]
     Corrupt(&'static str),

@@ -8,6 +8,7 @@ pub mod changes;
 pub mod checks;
 pub mod cleaning;
 pub mod closing;
+mod connecting;
 pub mod connections;
 pub mod contents;
 mod error;
@@ -26,6 +27,8 @@ pub mod queue;
 pub mod replicas;
 pub mod rerouting;
 pub mod retrying;
+mod schema;
+pub mod sealed;
 pub mod selection;
 pub mod sender_codes;
 pub mod senders;
@@ -34,34 +37,16 @@ pub mod sites;
 pub mod usable;
 mod word;
 
-use std::ops::RangeInclusive;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool, query_scalar};
+use sqlx::{PgPool, query_scalar};
 
 use self::changes::Changes;
+use self::connecting::Pools;
+pub use self::connecting::PoolLimits;
 pub use self::error::StoreError;
 use crate::domain::clock::Clock;
 use crate::vault::Vault;
-
-/// Connections for calls: a few are there before they are needed, since a login costs milliseconds; at most as many as
-/// leave room for several replicas at the default `max_connections` of 100.
-const CALL_CONNECTIONS: RangeInclusive<u32> = 2..=12;
-/// Connections for delivery, so that hundreds of workers do not stand in line before a call.
-const DELIVERY_CONNECTIONS: RangeInclusive<u32> = 0..=8;
-/// How long a caller waits for a connection; within it a store that is gone is told (CASES 53: 2 s).
-const ACQUIRE_TIMEOUT: Duration = Duration::from_millis(1_500);
-/// Limits set on every connection: nothing waits without one.
-const SESSION_LIMITS: [(&str, &str); 4] = [
-    ("statement_timeout", "20s"),
-    ("lock_timeout", "5s"),
-    ("idle_in_transaction_session_timeout", "20s"),
-    // The guard below runs ROLLBACK outside a transaction, which warns.
-    ("client_min_messages", "error"),
-];
 
 /// The store: a pool of connections, the vault that seals what is secret, the clock it keeps in step with the
 /// database's, and word of what changed. Clones share all of them.
@@ -85,17 +70,20 @@ impl Store {
     /// # Errors
     /// When the URL is none.
     pub fn open(url: &str, vault: Arc<Vault>, clock: Clock) -> Result<Self, StoreError> {
-        let options = PgConnectOptions::from_str(url)?.application_name("postroom").options(SESSION_LIMITS);
-        let pool = |connections: RangeInclusive<u32>| {
-            PgPoolOptions::new()
-                .min_connections(*connections.start())
-                .max_connections(*connections.end())
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .test_before_acquire(false)
-                .before_acquire(|connection, _| Box::pin(clean(connection)))
-                .connect_lazy_with(options.clone())
-        };
-        let (calls, delivery, pulse) = (pool(CALL_CONNECTIONS), pool(DELIVERY_CONNECTIONS), pool(0..=1));
+        Self::open_with(url, &PoolLimits::default(), vault, clock)
+    }
+
+    /// The same, with limits of the operator's.
+    ///
+    /// # Errors
+    /// When the URL is none.
+    pub fn open_with(
+        url: &str,
+        limits: &PoolLimits,
+        vault: Arc<Vault>,
+        clock: Clock,
+    ) -> Result<Self, StoreError> {
+        let Pools { calls, delivery, pulse } = connecting::pools(url, limits)?;
         Ok(Self {
             pool: calls,
             delivery,
@@ -111,21 +99,6 @@ impl Store {
     #[must_use]
     pub fn for_delivery(&self) -> Self {
         Self { pool: self.delivery.clone(), ..self.clone() }
-    }
-
-    /// Brings the schema up to date. Two servers that start at once wait for one another (advisory lock).
-    ///
-    /// # Errors
-    /// When the database does not answer or a migration does not fit.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let mut connection = self.pool.acquire().await?.detach();
-        connection.execute("set statement_timeout = 0; set lock_timeout = 0").await?;
-        // Embedded, forward only. A schema that is newer than this binary is fine: it was expanded, not contracted.
-        let mut migrator = sqlx::migrate!();
-        migrator.set_ignore_missing(true);
-        migrator.run_direct(None, &mut connection, false).await?;
-        connection.close().await?;
-        Ok(())
     }
 
     /// The clock, in step with the database's since the last [`Store::synchronise`].
@@ -160,16 +133,4 @@ impl Store {
     pub async fn close(&self) {
         tokio::join!(self.pool.close(), self.delivery.close(), self.pulse.close());
     }
-}
-
-/// Makes a pooled connection fit for use again, before every use.
-///
-/// sqlx 0.9.0 leaves a transaction open when the future of `begin()` is dropped at the wrong moment; what runs on that
-/// connection next seems to succeed and is never committed (launchbadge/sqlx#4385). ROLLBACK ends such a transaction.
-/// A connection to a server that became a standby is evicted.
-async fn clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    connection.execute("rollback").await?;
-    let read_only =
-        query_scalar!(r#"select pg_is_in_recovery() as "read_only!""#).fetch_one(connection).await?;
-    Ok(!read_only)
 }

@@ -8,9 +8,13 @@ use super::queue::{Lane, interval};
 use super::{Store, StoreError, events};
 use crate::domain::event::Event;
 use crate::domain::parking::{Backoff, Parking, ParkingReason};
+use crate::vault::VaultError;
 
 /// Sessions in a row that cannot be opened for now, after which an account counts as unreachable.
 pub const SEVERAL: i32 = 3;
+
+/// How the error of an account begins whose password does not open.
+const UNOPENED: &str = "the password cannot be opened: ";
 
 /// What is wrong with an account.
 #[derive(Clone, Debug)]
@@ -21,6 +25,34 @@ pub struct Trouble {
     pub error: String,
     /// Whether it parks the account at once; else only when it happens several times in a row.
     pub lasting: bool,
+}
+
+impl Trouble {
+    /// That the password does not open.
+    #[must_use]
+    pub fn unopened(error: &VaultError) -> Self {
+        let error = format!("{UNOPENED}{error}");
+        Self { reason: ParkingReason::Configuration, error, lasting: true }
+    }
+}
+
+/// Lets accounts be probed now whose passwords did not open: there are other keys.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn hurry_unopened(store: &Store) -> Result<(), StoreError> {
+    query!(
+        "update lanes
+         set parked_until = now()
+         where parking_reason = $1
+           and starts_with(parking_error, $2)
+           and parked_until > now()",
+        ParkingReason::Configuration.name(),
+        UNOPENED,
+    )
+    .execute(&store.pool)
+    .await?;
+    Ok(())
 }
 
 /// Notes trouble of an account: it is parked, its next probe is put off, or its mail pauses for a moment. `probing` tells

@@ -40,6 +40,6 @@ pub async fn open(store: &Store, site: &SiteId, account: i64) -> Result<Option<A
     .transpose()
 }
 
-fn place(site: &SiteId, account: i64) -> Place<'_> {
+pub(super) fn place(site: &SiteId, account: i64) -> Place<'_> {
     Place { table: "accounts", column: "sealed_password", site: site.as_str(), row: account.to_string() }
 }

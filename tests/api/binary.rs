@@ -34,7 +34,14 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
 
 /// Runs the program to its end.
 pub(crate) async fn run(arguments: &[&str]) -> Output {
-    timeout(PATIENCE, program(arguments).output()).await.expect("an end in time").expect("the program")
+    run_in(arguments, &[]).await
+}
+
+/// The same with these variables in its environment.
+pub(crate) async fn run_in(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut program = program(arguments);
+    program.envs(variables.iter().copied());
+    timeout(PATIENCE, program.output()).await.expect("an end in time").expect("the program")
 }
 
 /// A data folder. A cluster that still runs in it at the end is stopped, so that a failed test leaves nothing behind.
@@ -102,12 +109,18 @@ pub(crate) struct Serving {
 impl Serving {
     /// Starts it on a free port and waits until it says that it listens.
     pub(crate) async fn start(data_dir: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(data_dir, arguments, &[]).await
+    }
+
+    /// The same with these variables in its environment.
+    pub(crate) async fn start_in(data_dir: &Path, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let fixed = ["serve", "--egress-allow", "127.0.0.0/8"];
         let more = ["--egress-ports", "1-65535", "--plaintext-auth-hosts", "127.0.0.1,localhost"];
         let mut child = program(&[&fixed[..], &more, arguments].concat())
             .arg("--data-dir")
             .arg(data_dir)
             .env("POSTROOM_LISTEN", "127.0.0.1:0")
+            .envs(variables.iter().copied())
             .spawn()
             .expect("the program");
         let output = Arc::<Mutex<String>>::default();
@@ -140,6 +153,11 @@ impl Serving {
             reader.await.expect("no panic");
         }
         (status, text_of(&self.output))
+    }
+
+    /// What it printed until now.
+    pub(crate) fn printed(&self) -> String {
+        text_of(&self.output)
     }
 
     pub(crate) fn client(&self, key: &str) -> Client {

@@ -118,7 +118,7 @@ pub(crate) struct Postroom {
     options: Options,
     shutdown: Shutdown,
     serving: Option<JoinHandle<Result<(), AppError>>>,
-    _vault_folder: Option<TempDir>,
+    vault_folder: Option<TempDir>,
 }
 
 impl Postroom {
@@ -146,7 +146,7 @@ impl Postroom {
             options,
             shutdown,
             serving: None,
-            _vault_folder: Some(vault_folder),
+            vault_folder: Some(vault_folder),
         };
         postroom.serve().await;
         postroom.create_site("shop").await;
@@ -212,22 +212,36 @@ impl Postroom {
         key
     }
 
+    /// The file of its vault.
+    pub(crate) fn vault_file(&self) -> PathBuf {
+        self.vault_folder.as_ref().expect("the first server").path().join("vault.keys")
+    }
+
     /// Another server over the same database, with the same vault and key.
     pub(crate) async fn another(&self) -> Self {
-        self.another_with(self.options.clone()).await
+        self.another_over(self.options.clone(), Arc::clone(&self.vault)).await
     }
 
     /// The same with other options.
     pub(crate) async fn another_with(&self, options: Options) -> Self {
+        self.another_over(options, Arc::clone(&self.vault)).await
+    }
+
+    /// Another server over the same database, with the same key and a vault of its own.
+    pub(crate) async fn another_with_vault(&self, vault: Arc<Vault>) -> Self {
+        self.another_over(self.options.clone(), vault).await
+    }
+
+    async fn another_over(&self, options: Options, vault: Arc<Vault>) -> Self {
         let mut postroom = Self {
             database_url: self.database_url.clone(),
-            vault: Arc::clone(&self.vault),
+            vault,
             key: self.key.clone(),
             address: String::new(),
             options,
             shutdown: Shutdown::new(),
             serving: None,
-            _vault_folder: None,
+            vault_folder: None,
         };
         postroom.serve().await;
         postroom

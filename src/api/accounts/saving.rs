@@ -17,6 +17,7 @@ use crate::domain::site::SiteId;
 use crate::store::accounts::{self, AccountFilter, Created, NewAccount, Replaced};
 use crate::store::checks::CheckChange;
 use crate::store::passwords;
+use crate::vault::Fingerprint;
 
 /// What the MAC over a request's content is made for.
 const REQUEST_MAC: &str = "CreateAccount request";
@@ -34,14 +35,14 @@ pub(super) async fn create(
     let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
     let account = account.ok_or_else(|| Problem::invalid_field("account", "must be set"));
     let account = violations.take_parsed(account);
-    let mac =
-        account.as_ref().map(|account| api.store.vault().content_mac(REQUEST_MAC, &account.encode_to_vec()));
-    let request = request_id.zip(mac.as_ref().map(<[u8; 32]>::as_slice));
-    if let Some((id, mac)) = request
+    let own =
+        account.as_ref().map(|account| api.store.vault().fingerprint(REQUEST_MAC, &account.encode_to_vec()));
+    let request = request_id.zip(own.as_ref());
+    if let Some((id, own)) = request
         && let Some((account, known)) = accounts::find_by_request(&api.store, site, id).await?
     {
         violations.finish()?;
-        return first_result(api, site, account, &known, mac).await;
+        return first_result(api, site, account, &known, Some(own)).await;
     }
     if let Some(wanted) = &account
         && let Some(crm) = crm_account(api, site, wanted).await?
@@ -72,16 +73,21 @@ pub(super) async fn create(
         id,
         profile: &profile,
         password: password.as_ref(),
-        request,
+        request: kept(request),
         check: check.as_ref(),
     };
     let note = Note { by: by.clone(), deed: Deed::CreateAccount(id) };
     match accounts::create(&api.store, &new, &note).await? {
         Created::Saved => Ok(convert::account(&find(&api.store, site, id).await?)),
         Created::RequestKnown { account, mac } => {
-            first_result(api, site, account, &mac, request.map_or(&[], |(_, own)| own)).await
+            first_result(api, site, account, &mac, request.map(|(_, own)| own)).await
         }
     }
+}
+
+/// What is kept of a request: its id and the MAC of its content.
+fn kept<'a>(request: Option<(&'a str, &'a Fingerprint)>) -> Option<(&'a str, &'a [u8])> {
+    request.map(|(id, own)| (id, own.mac().as_slice()))
 }
 
 /// The account that an earlier call with the same request id created, if its content was the same.
@@ -90,9 +96,9 @@ async fn first_result(
     site: &SiteId,
     account: i64,
     known: &[u8],
-    mac: &[u8],
+    own: Option<&Fingerprint>,
 ) -> Result<ProtoAccount, Problem> {
-    if known != mac {
+    if !own.is_some_and(|own| own.is(known)) {
         let text = "this request_id was used before, for another account";
         return Err(Problem::new(Reason::RequestIdReused, text));
     }
@@ -128,8 +134,8 @@ struct Saving<'a> {
     by: &'a Actor,
     /// Check only, save nothing.
     validate_only: bool,
-    /// The request id of a call that creates, and the MAC of its content.
-    request: Option<(&'a str, &'a [u8])>,
+    /// The request id of a call that creates, and the fingerprint of its content.
+    request: Option<(&'a str, &'a Fingerprint)>,
 }
 
 /// The CRM account of this person and address, which a new mailbox account takes over (API 4).
@@ -210,11 +216,11 @@ async fn save_change(
         None => CheckChange::Keep,
     };
     let note = Note { by: by.clone(), deed };
-    match accounts::replace(&api.store, &current, password.as_ref(), change, request, &note).await? {
+    match accounts::replace(&api.store, &current, password.as_ref(), change, kept(request), &note).await? {
         Replaced::Saved => {}
         Replaced::VersionChanged => return Err(fields::etag_mismatch(&account_name(site, id))),
         Replaced::RequestKnown { account, mac } => {
-            return first_result(api, site, account, &mac, request.map_or(&[], |(_, own)| own)).await;
+            return first_result(api, site, account, &mac, request.map(|(_, own)| own)).await;
         }
     }
     if let Some(proof) = proof {

@@ -21,6 +21,7 @@ use crate::mime::words;
 use crate::store::sender_codes::{self, Tried};
 use crate::store::senders::{self, Created, NewCode, NewSender};
 use crate::store::usable::{self, Of, Usable};
+use crate::vault::Fingerprint;
 
 /// Longest sender name in characters.
 const MAX_SENDER_NAME: usize = 256;
@@ -43,10 +44,10 @@ pub(super) async fn create(
     let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
     let sender =
         violations.take_parsed(sender.ok_or_else(|| Problem::invalid_field("sender", "must be set")));
-    let mac =
-        sender.as_ref().map(|sender| api.store.vault().content_mac(REQUEST_MAC, &sender.encode_to_vec()));
+    let own =
+        sender.as_ref().map(|sender| api.store.vault().fingerprint(REQUEST_MAC, &sender.encode_to_vec()));
     let wish = sender.and_then(|sender| parse(sender, &mut violations));
-    let (Some(wish), Some(mac)) = (wish, mac) else { return Err(violations.problem()) };
+    let (Some(wish), Some(own)) = (wish, own) else { return Err(violations.problem()) };
     violations.finish()?;
     if wish.source == Source::Mailbox {
         // That it is somebody's mailbox is the operator's word, which nobody else can give.
@@ -56,9 +57,9 @@ pub(super) async fn create(
     if let Some(id) = request_id
         && let Some((sender, known)) = senders::find_by_request(&api.store, site, id).await?
     {
-        return first_result(api, caller, site, sender, &known, &mac).await;
+        return first_result(api, caller, site, sender, &known, &own).await;
     }
-    let request = request_id.map(|id| (id, mac.as_slice()));
+    let request = request_id.map(|id| (id, own.mac().as_slice()));
     let key = wish.sender_email.key();
     let there = senders::find_by_address(&api.store, site, &wish.user, &key).await?;
     let needs_code = wish.source == Source::Code && !there.is_some_and(|there| there.confirmed);
@@ -74,7 +75,7 @@ pub(super) async fn create(
         match senders::create(&api.store, &NewSender { site, wish: &wish, code, request }).await? {
             Created::Saved(sender) => return Ok(to_proto(&sender, caller)),
             Created::RequestKnown { sender, mac: known } => {
-                return first_result(api, caller, site, sender, &known, &mac).await;
+                return first_result(api, caller, site, sender, &known, &own).await;
             }
             Created::TooManyCodes(wait) => {
                 let text = format!("too many codes were mailed to {}, try again later", wish.sender_email);
@@ -97,9 +98,9 @@ async fn first_result(
     site: &SiteId,
     sender: i64,
     known: &[u8],
-    mac: &[u8],
+    own: &Fingerprint,
 ) -> Result<ProtoSender, Problem> {
-    if known != mac {
+    if !own.is(known) {
         let text = "this request_id was used before, for another sender";
         return Err(Problem::new(Reason::RequestIdReused, text));
     }

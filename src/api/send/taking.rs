@@ -15,6 +15,7 @@ use crate::api::proto::Message as ProtoMessage;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
 use crate::store::messages::{self, NewMessage, Taken};
+use crate::vault::Fingerprint;
 
 /// The choice of account is made again so often, where the chosen one is changed or deleted at that very moment.
 const MAX_CHOICES: usize = 3;
@@ -31,7 +32,7 @@ pub(super) struct Taking {
     now: OffsetDateTime,
     draft: Draft,
     /// The request id and the MAC of the content.
-    request: Option<(String, Vec<u8>)>,
+    request: Option<(String, Fingerprint)>,
 }
 
 impl Taking {
@@ -48,10 +49,10 @@ impl Taking {
         if message.is_none() {
             violations.add("message", "must be set");
         }
-        let mac = |message: &ProtoMessage| {
-            api.store.vault().content_mac(REQUEST_MAC, &message.encode_to_vec()).to_vec()
+        let fingerprint = |message: &ProtoMessage| {
+            api.store.vault().fingerprint(REQUEST_MAC, &message.encode_to_vec())
         };
-        let request = request_id.zip(message.as_ref()).map(|(id, message)| (id.to_owned(), mac(message)));
+        let request = request_id.zip(message.as_ref()).map(|(id, message)| (id.to_owned(), fingerprint(message)));
         let draft = letter::parse(site, message?, id, now, violations)?;
         Some(Self { id, now, draft, request })
     }
@@ -70,10 +71,10 @@ impl Taking {
     /// Those of [`Draft::finish`], `REQUEST_ID_REUSED`, `STORE_UNAVAILABLE`.
     pub(super) async fn take(self, api: &Api, site: &SiteId) -> Result<Uuid, Problem> {
         let Self { id, now, draft, request } = self;
-        if let Some((request_id, mac)) = &request
+        if let Some((request_id, own)) = &request
             && let Some((id, known)) = messages::find_by_request(&api.store, site, request_id).await?
         {
-            return first_result(id, &known, mac);
+            return first_result(id, &known, Some(own));
         }
         for _ in 0..MAX_CHOICES {
             let Letter { from_address, envelope_sender, account, mailing, user, terms, recipients, content } =
@@ -97,14 +98,13 @@ impl Taking {
                 send_time,
                 expire_time,
                 tags: &tags,
-                request: request.as_ref().map(|(id, mac)| (id.as_str(), mac.as_slice())),
+                request: request.as_ref().map(|(id, own)| (id.as_str(), own.mac().as_slice())),
             };
             match messages::take(&api.store, &new).await? {
                 Taken::Stored => return Ok(id),
                 Taken::AccountChanged => {}
                 Taken::RequestKnown { message, mac } => {
-                    let own = request.as_ref().map_or(&[][..], |(_, own)| own.as_slice());
-                    return first_result(message, &mac, own);
+                    return first_result(message, &mac, request.as_ref().map(|(_, own)| own));
                 }
             }
         }
@@ -114,8 +114,8 @@ impl Taking {
 }
 
 /// The letter that an earlier call with the same request id sent, if its content was the same.
-fn first_result(id: Uuid, known: &[u8], own: &[u8]) -> Result<Uuid, Problem> {
-    if known == own {
+fn first_result(id: Uuid, known: &[u8], own: Option<&Fingerprint>) -> Result<Uuid, Problem> {
+    if own.is_some_and(|own| own.is(known)) {
         return Ok(id);
     }
     Err(Problem::new(Reason::RequestIdReused, "this request_id was used before, for another letter"))

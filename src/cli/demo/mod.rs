@@ -32,7 +32,7 @@ use crate::api::proto::{
     TailLogEntriesRequest, TailLogEntriesResponse,
 };
 use crate::app::{self, AppError, AppOptions};
-use crate::config::{Database, EgressConfig, StoreConfig, VaultKeys};
+use crate::config::{Database, EgressConfig, PoolOptions, StoreConfig, VaultKeys};
 use crate::domain::access::{Caller, Role, Scope};
 use crate::domain::clock::Clock;
 use crate::private_postgres::default_data_dir;
@@ -65,7 +65,7 @@ pub(super) async fn run(options: Options) -> Result<(), Failure> {
     say("1. A private PostgreSQL starts", &data_dir.display().to_string());
     let vault_keys = VaultKeys::Made(data_dir.join("vault.keys"));
     let database = Database::Private { data_dir: data_dir.clone() };
-    let opened = Opened::new(StoreConfig { database, vault_keys }).await?;
+    let opened = Opened::new(StoreConfig { database, vault_keys, pool: PoolOptions::default() }).await?;
     let result = demonstrate(&opened).await;
     opened.close().await?;
     let (key, message) = result?;

@@ -123,6 +123,8 @@ pub enum Deed {
     ChangeSettings(Vec<&'static str>),
     /// Made a key.
     MakeKey(Caller),
+    /// Sealed so many stored secrets anew, under another key of the vault.
+    Reseal(usize),
     /// Revoked a key.
     RevokeKey {
         /// Its id.
@@ -192,6 +194,8 @@ impl Deed {
                     calls_per_second.map(|rate| format!(", {rate} calls a second")).unwrap_or_default();
                 format!("made key {key_id} for {} with the {noun} {}{end}{pace}", reach(scope), names(roles))
             }
+            Self::Reseal(1) => "sealed 1 secret anew".to_owned(),
+            Self::Reseal(count) => format!("sealed {count} secrets anew"),
             Self::RevokeKey { key, scope } => format!("revoked key {key} for {}", reach(scope)),
         }
     }

@@ -79,6 +79,8 @@ fn deeds_are_told_in_one_line() {
             key(Scope::AllSites, vec![Role::Operator, Role::Auditor], None),
             format!("made key {LETTER} for all sites with the roles operator, auditor"),
         ),
+        (Deed::Reseal(1), "sealed 1 secret anew".to_owned()),
+        (Deed::Reseal(200), "sealed 200 secrets anew".to_owned()),
         (Deed::RevokeKey { key: LETTER, scope: of_shop }, format!("revoked key {LETTER} for sites/shop")),
     ];
     for (deed, words) in table {
