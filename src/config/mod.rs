@@ -131,9 +131,14 @@ pub enum ConfigError {
         "--database-url needs --vault-keys: a file with lines `<id>:<base64 of 32 bytes>` that all replicas share"
     )]
     NoVaultKeys,
-    /// Not a port or range.
-    #[error("--egress-ports: `{0}` is neither a port nor a range such as 1-65535")]
-    Port(String),
+    /// A list element that is not what the list is of.
+    #[error("{flag}: {error}")]
+    Element {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong, with the element.
+        error: String,
+    },
     /// No port at all: nothing could be sent.
     #[error("--egress-ports is empty")]
     NoPort,

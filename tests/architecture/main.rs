@@ -55,7 +55,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // Secrets are a type of the domain, since accounts have them.
     ("vault", &["domain::secret"]),
     ("domain", &[]),
-    ("config", &["private_postgres", "telemetry"]),
+    // The operator's rules of egress are read with the flags, so that an error names its flag.
+    ("config", &["private_postgres", "smtp::egress", "telemetry"]),
     ("private_postgres", &["domain::secret"]),
     ("telemetry", &[]),
     ("shutdown", &[]),
