@@ -17,6 +17,7 @@ mod crowds;
 mod deleting;
 mod desk;
 mod downloads;
+mod egress;
 mod events;
 mod eventually;
 mod filters;

@@ -221,7 +221,12 @@ impl Postroom {
         self.serve().await;
     }
 
-    /// The same under other rules of egress.
+    /// What the test decided about it.
+    pub(crate) fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    /// Stops and starts again with other options, which must not be of the database.
     pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Options)) {
         self.stop().await;
         change(&mut self.options);

@@ -241,8 +241,8 @@ fn only_addresses_of_no_host_are_forbidden_to_everybody() {
         .into_iter()
         .filter(|host| literal(host).is_some_and(|address| !everything.permits(address)))
         .collect();
-    // The last one names 0.0.0.0 as its Teredo server.
-    assert_eq!(forbidden, ["0.0.0.0", "0", "0x", "::", "::ffff:0.0.0.0", "2001::1"]);
+    // Among them a Teredo address whose server, and one of NAT64 whose last 32 bits, are 0.0.0.0.
+    assert_eq!(forbidden, ["0.0.0.0", "0", "0x", "::", "2001::1", "::ffff:0.0.0.0", "64:ff9b:1:a00:1::"]);
 }
 
 #[test]
