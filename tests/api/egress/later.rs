@@ -41,8 +41,11 @@ async fn forbidden_by(change: impl FnOnce(&mut Options)) {
         (calls.parked().await.pop()?.parking?.until != parking.until).then_some(())
     })
     .await;
-    let message = postroom.message(&waiting.name).await;
-    assert_eq!(message.state(), State::Queued, "{message:?}");
+    // Between two probes.
+    eventually("it waits", async || {
+        (postroom.message(&waiting.name).await.state() == State::Queued).then_some(())
+    })
+    .await;
 
     demand_failed(&calls.check(Target::Name(saved.name.clone())).await, &saved.host);
     // A result that passed under the other policy does not count any more.

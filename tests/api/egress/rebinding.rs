@@ -104,7 +104,10 @@ async fn a_name_that_changes_between_check_and_use() {
     // Its probes come every 200 ms, and ask again each time.
     let asked = name_server.asked();
     eventually("three probes", async || (name_server.asked() >= asked + 3).then_some(())).await;
-    assert_eq!(postroom.message(&waiting.name).await.state(), State::Queued);
+    eventually("it waits between two probes", async || {
+        (postroom.message(&waiting.name).await.state() == State::Queued).then_some(())
+    })
+    .await;
 
     let response = calls.check(Target::Name(saved.name.clone())).await;
     demand_failed(&response, HOST);
