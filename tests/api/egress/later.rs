@@ -3,21 +3,14 @@
 use postroom::api::proto::check_account_request::Target;
 use postroom::api::proto::message::State;
 use postroom::api::proto::parking::Reason;
-use postroom::api::proto::{Account, CheckAccountRequest, UpdateAccountRequest};
-use tonic::Status;
+use postroom::api::proto::{Account, CheckAccountRequest};
 
 use super::{Calls, demand_failed, demand_refused};
-use crate::desk::submit;
 use crate::eventually::eventually;
 use crate::scripted::ordinary::Behaviour;
-use crate::support::{Options, Postroom, SITE, letter, plain_account};
+use crate::support::{Options, Postroom, SITE, letter, patiently, plain_account};
 
 const FROM: &str = "shop@example.com";
-
-async fn update(calls: &Calls, change: Account) -> Result<Account, Status> {
-    let request = UpdateAccountRequest { account: Some(change), ..UpdateAccountRequest::default() };
-    Ok(calls.accounts().update_account(request).await?.into_inner().account.expect("set"))
-}
 
 /// Forbids by one option; then lifts it.
 async fn forbidden_by(change: impl FnOnce(&mut Options)) {
@@ -31,7 +24,7 @@ async fn forbidden_by(change: impl FnOnce(&mut Options)) {
 
     postroom.restart_with(change).await;
     let calls = Calls(postroom.channel(&postroom.key));
-    let waiting = submit(&postroom, letter(FROM, &["bob@example.org"])).await;
+    let waiting = calls.send(FROM).await;
     let parking = eventually("parked", async || calls.parked().await.pop()?.parking).await;
     assert_eq!(parking.reason(), Reason::Configuration);
     assert!(parking.error.contains("are not allowed (HOST_NOT_ALLOWED)"), "{parking:?}");
@@ -42,10 +35,7 @@ async fn forbidden_by(change: impl FnOnce(&mut Options)) {
     })
     .await;
     // Between two probes.
-    eventually("it waits", async || {
-        (postroom.message(&waiting.name).await.state() == State::Queued).then_some(())
-    })
-    .await;
+    calls.wait_for(&waiting, State::Queued).await;
 
     demand_failed(&calls.check(Target::Name(saved.name.clone())).await, &saved.host);
     // A result that passed under the other policy does not count any more.
@@ -55,19 +45,24 @@ async fn forbidden_by(change: impl FnOnce(&mut Options)) {
         max_age: Some(prost_types::Duration { seconds: 3_600, nanos: 0 }),
         ..CheckAccountRequest::default()
     };
-    let response = calls.accounts().check_account(request).await.expect("an answer").into_inner();
+    let check = async || calls.accounts().check_account(request.clone()).await;
+    let response = patiently(check).await.expect("an answer");
     demand_failed(&response, &saved.host);
     let change = |active| Account { name: saved.name.clone(), active: Some(active), ..Account::default() };
     let renamed = Account { sender_name: "The shop".to_owned(), ..change(true) };
-    demand_refused(&update(&calls, renamed).await.expect_err("forbidden"), &saved.host, server.port());
-    update(&calls, change(false)).await.expect("it can be switched off");
-    demand_refused(&update(&calls, change(true)).await.expect_err("forbidden"), &saved.host, server.port());
+    demand_refused(&calls.update(renamed, false).await.expect_err("forbidden"), &saved.host, server.port());
+    calls.update(change(false), false).await.expect("it can be switched off");
+    demand_refused(
+        &calls.update(change(true), false).await.expect_err("forbidden"),
+        &saved.host,
+        server.port(),
+    );
     assert_eq!(server.journal().connections, before, "nothing was tried");
 
     postroom.restart_with(|options| *options = allowing).await;
-    update(&Calls(postroom.channel(&postroom.key)), change(true)).await.expect("allowed again");
-    eventually("sent", async || (postroom.message(&waiting.name).await.state() == State::Sent).then_some(()))
-        .await;
+    let calls = Calls(postroom.channel(&postroom.key));
+    calls.update(change(true), false).await.expect("allowed again");
+    calls.wait_for(&waiting, State::Sent).await;
     assert_eq!(server.journal().letters.len(), 2);
 }
 

@@ -1,6 +1,6 @@
 //! Hosts by name: those that are refused, and the only ones that are not.
 
-use postroom::api::proto::{Account, UpdateAccountRequest};
+use postroom::api::proto::Account;
 use postroom::smtp::Names;
 
 use super::{Calls, account, demand_refused, inactive};
@@ -74,9 +74,7 @@ async fn a_change_to_a_forbidden_host_is_refused_also_where_nothing_is_tried() {
     let saved = postroom.create_account(inactive(plain_account(&server, "shop@example.com"))).await;
     for validate_only in [false, true] {
         let change = Account { name: saved.name.clone(), host: "10.0.0.1".to_owned(), ..Account::default() };
-        let request =
-            UpdateAccountRequest { account: Some(change), validate_only, ..UpdateAccountRequest::default() };
-        let refused = calls.accounts().update_account(request).await.expect_err("forbidden");
+        let refused = calls.update(change, validate_only).await.expect_err("forbidden");
         demand_refused(&refused, "10.0.0.1", server.port());
     }
     assert_eq!(server.journal().connections, 0);
