@@ -12,8 +12,8 @@ use postroom::domain::address::Address;
 use postroom::domain::clock::Clock;
 use postroom::domain::log::LogLevel;
 use postroom::domain::outcome::Class;
-use postroom::smtp::egress::Policy;
-use postroom::smtp::{Connector, ConnectorOptions, Floors, Letter, Session, Target, Transcript};
+use postroom::smtp::egress::{ElementError, Policy};
+use postroom::smtp::{Connector, ConnectorOptions, Floors, Letter, Names, Session, Target, Transcript};
 use rand::RngExt as _;
 
 const LETTERS: usize = 20_000;
@@ -70,9 +70,12 @@ fn measure(sink: &Sink, letters: usize) -> Result<(), Box<dyn std::error::Error>
 }
 
 async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Result<Duration, String> {
+    let allow = "127.0.0.0/8".parse().map_err(|error: ElementError| error.to_string())?;
+    let ports = "1-65535".parse().map_err(|error: ElementError| error.to_string())?;
     let connector = Connector::new(ConnectorOptions {
         ca_file: None,
-        egress: Policy::parse("127.0.0.0/8", "1-65535").map_err(|error| error.to_string())?,
+        egress: Policy { allow: vec![allow], ports: vec![ports], ..Policy::default() },
+        names: Names::System,
         plaintext_auth_hosts: Vec::new(),
         helo_name: "bench.example".to_owned(),
         clock: Clock::default(),

@@ -27,8 +27,7 @@ use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
 use crate::domain::parking::Backoff;
 use crate::shutdown::Shutdown;
-use crate::smtp::egress::{Policy, PolicyError};
-use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
+use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors, Names};
 use crate::store::{PoolLimits, Store, StoreError, notices, replicas, sealed};
 use crate::transport::{self, TransportOptions};
 use crate::vault::Vault;
@@ -57,6 +56,8 @@ pub struct AppOptions {
     pub smtp_ca_file: Option<PathBuf>,
     /// Where accounts may connect to.
     pub egress: EgressConfig,
+    /// Who knows the addresses of mail servers: the system, but in tests.
+    pub smtp_names: Names,
     /// What mail servers always get of time: those of the RFC, but in tests.
     pub smtp_floors: Floors,
     /// Smallest retry interval that a site may set.
@@ -85,6 +86,7 @@ impl AppOptions {
             vault,
             smtp_ca_file: None,
             egress: EgressConfig::default(),
+            smtp_names: Names::default(),
             smtp_floors: Floors::default(),
             retry_floor: DEFAULT_RETRY_FLOOR,
             max_letter_bytes: DEFAULT_MAX_LETTER_BYTES,
@@ -131,9 +133,6 @@ pub enum AppError {
     /// The SMTP client cannot be set up.
     #[error("the SMTP client cannot be set up")]
     Connector(#[from] ConnectorError),
-    /// The egress policy cannot be read.
-    #[error("the egress policy cannot be read")]
-    Egress(#[from] PolicyError),
     /// Reflection cannot be set up.
     #[error("reflection cannot be set up")]
     Reflection(#[from] tonic_reflection::server::Error),
@@ -152,7 +151,8 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         pool,
         vault,
         smtp_ca_file,
-        egress: EgressConfig { egress_allow, egress_ports, plaintext_auth_hosts },
+        egress: EgressConfig { policy, plaintext_auth_hosts },
+        smtp_names,
         smtp_floors,
         retry_floor,
         max_letter_bytes,
@@ -166,7 +166,8 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     prepare(&store, &shutdown).await?;
     let connector = Arc::new(Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,
-        egress: Policy::parse(&egress_allow.join(","), &egress_ports.join(","))?,
+        egress: policy,
+        names: smtp_names,
         plaintext_auth_hosts,
         helo_name: helo_name(),
         clock: store.clock().clone(),

@@ -10,6 +10,7 @@ use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
 use postroom::private_postgres::PrivatePostgres;
 use postroom::shutdown::Shutdown;
+use postroom::smtp::egress::Policy;
 use postroom::store::{Store, keys};
 use postroom::vault::Vault;
 use tempfile::TempDir;
@@ -65,8 +66,11 @@ impl Rig {
         let shutdown = Shutdown::new();
         let options = AppOptions {
             egress: EgressConfig {
-                egress_allow: vec!["127.0.0.0/8".to_owned()],
-                egress_ports: vec!["1-65535".to_owned()],
+                policy: Policy {
+                    allow: vec!["127.0.0.0/8".parse()?],
+                    ports: vec!["1-65535".parse()?],
+                    ..Policy::default()
+                },
                 plaintext_auth_hosts: Vec::new(),
             },
             check_limits: CheckLimits { per_site: 10_000, per_host: 10_000 },

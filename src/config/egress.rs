@@ -1,15 +1,23 @@
 //! Where SMTP may connect to.
 
+use std::fmt;
+use std::str::FromStr;
+
 use clap::Args;
 
 use super::{ConfigError, elements};
+use crate::smtp::egress::Policy;
 
 /// Options of the egress policy.
 #[derive(Args, Clone, Debug)]
 pub struct EgressOptions {
-    /// Private networks that SMTP may connect to, such as 10.0.0.0/8
+    /// Networks that SMTP may connect to besides the public ones, such as 10.0.0.0/8
     #[arg(long, env = "POSTROOM_EGRESS_ALLOW", value_name = "NETWORKS", value_delimiter = ',')]
     pub egress_allow: Vec<String>,
+
+    /// Networks that SMTP may not connect to, also where they are public or allowed
+    #[arg(long, env = "POSTROOM_EGRESS_DENY", value_name = "NETWORKS", value_delimiter = ',')]
+    pub egress_deny: Vec<String>,
 
     /// Ports that SMTP may connect to, single or as ranges such as 1-65535
     #[arg(
@@ -21,19 +29,24 @@ pub struct EgressOptions {
     )]
     pub egress_ports: Vec<String>,
 
+    /// The only hosts that accounts may name, such as mail.example.com or *.example.com
+    #[arg(long, env = "POSTROOM_EGRESS_ALLOW_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    pub egress_allow_hosts: Vec<String>,
+
+    /// Hosts that accounts may not name, also where they are among the only ones
+    #[arg(long, env = "POSTROOM_EGRESS_DENY_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
+    pub egress_deny_hosts: Vec<String>,
+
     /// SMTP servers that may be sent a password without TLS
     #[arg(long, env = "POSTROOM_PLAINTEXT_AUTH_HOSTS", value_name = "HOSTS", value_delimiter = ',')]
     pub plaintext_auth_hosts: Vec<String>,
 }
 
-/// The egress policy as the operator wrote it, in shape but not yet in meaning. By default public
-/// addresses and the ports of SMTP.
+/// Where SMTP may connect to, and what it may say there. By default public addresses and the ports of SMTP.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct EgressConfig {
-    /// Private networks that SMTP may connect to, as the operator wrote them.
-    pub egress_allow: Vec<String>,
-    /// Ports that SMTP may connect to: `25` or `1-65535`, in shape but not yet in meaning.
-    pub egress_ports: Vec<String>,
+    /// Where connections may go.
+    pub policy: Policy,
     /// Hosts that may be sent a password without TLS.
     pub plaintext_auth_hosts: Vec<String>,
 }
@@ -41,28 +54,41 @@ pub struct EgressConfig {
 impl EgressOptions {
     /// Checks the options; what is wrong with them goes to `errors`.
     pub(super) fn into_config(self, errors: &mut Vec<ConfigError>) -> EgressConfig {
-        let Self { egress_allow, egress_ports, plaintext_auth_hosts } = self;
-        let config = EgressConfig {
-            egress_allow: elements("--egress-allow", &egress_allow, errors),
-            egress_ports: elements("--egress-ports", &egress_ports, errors),
-            plaintext_auth_hosts: elements("--plaintext-auth-hosts", &plaintext_auth_hosts, errors),
+        let Self {
+            egress_allow,
+            egress_deny,
+            egress_ports,
+            egress_allow_hosts,
+            egress_deny_hosts,
+            plaintext_auth_hosts,
+        } = self;
+        let before = errors.len();
+        let policy = Policy {
+            allow: parsed("--egress-allow", &egress_allow, errors),
+            deny: parsed("--egress-deny", &egress_deny, errors),
+            ports: parsed("--egress-ports", &egress_ports, errors),
+            allow_hosts: parsed("--egress-allow-hosts", &egress_allow_hosts, errors),
+            deny_hosts: parsed("--egress-deny-hosts", &egress_deny_hosts, errors),
         };
-        let ports = &config.egress_ports;
-        if ports.is_empty() {
+        if policy.ports.is_empty() && errors.len() == before {
             errors.push(ConfigError::NoPort);
         }
-        errors.extend(ports.iter().filter(|range| !is_port_range(range)).cloned().map(ConfigError::Port));
-        config
+        let plaintext_auth_hosts = elements("--plaintext-auth-hosts", &plaintext_auth_hosts, errors);
+        EgressConfig { policy, plaintext_auth_hosts }
     }
 }
 
-/// `25`, or `1-65535` with the smaller one first.
-fn is_port_range(text: &str) -> bool {
-    let port = |text: &str| text.parse::<u16>().ok().filter(|port| *port > 0);
-    match text.split_once('-') {
-        None => port(text).is_some(),
-        Some((first, last)) => {
-            matches!((port(first), port(last)), (Some(first), Some(last)) if first <= last)
+/// The elements of a list that can be read; each of the others is an error.
+fn parsed<T>(flag: &'static str, list: &[String], errors: &mut Vec<ConfigError>) -> Vec<T>
+where
+    T: FromStr<Err: fmt::Display>,
+{
+    let mut read = Vec::new();
+    for element in list.iter().map(|element| element.trim()).filter(|element| !element.is_empty()) {
+        match element.parse() {
+            Ok(element) => read.push(element),
+            Err(error) => errors.push(ConfigError::Element { flag, error: format!("{error}") }),
         }
     }
+    read
 }

@@ -16,7 +16,9 @@ use thiserror::Error;
 
 pub use self::egress::{EgressConfig, EgressOptions};
 pub use self::listening::{ListenConfig, ListenOptions, TlsFiles};
-pub use self::store::{Database, DatabaseUrl, KEY_DATA, KeyData, PoolOptions, StoreConfig, StoreOptions, VaultKeys};
+pub use self::store::{
+    Database, DatabaseUrl, KEY_DATA, KeyData, PoolOptions, StoreConfig, StoreOptions, VaultKeys,
+};
 use crate::telemetry::{LogFilter, LogFormat};
 
 /// A stop that takes longer than this is a fault in the configuration.
@@ -149,9 +151,14 @@ pub enum ConfigError {
     /// Which of them would count nobody could tell.
     #[error("there are both --vault-keys and {KEY_DATA}: give one of them")]
     TwoVaultKeys,
-    /// Not a port or range.
-    #[error("--egress-ports: `{0}` is neither a port nor a range such as 1-65535")]
-    Port(String),
+    /// A list element that is not what the list is of.
+    #[error("{flag}: {error}")]
+    Element {
+        /// The flag.
+        flag: &'static str,
+        /// What is wrong, with the element.
+        error: String,
+    },
     /// No port at all: nothing could be sent.
     #[error("--egress-ports is empty")]
     NoPort,

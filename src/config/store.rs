@@ -237,7 +237,9 @@ impl StoreOptions {
             },
         };
         match database.zip(vault_keys) {
-            Some((database, vault_keys)) if errors.is_empty() => Ok(StoreConfig { database, vault_keys, pool }),
+            Some((database, vault_keys)) if errors.is_empty() => {
+                Ok(StoreConfig { database, vault_keys, pool })
+            }
             _ => Err(ConfigErrors(errors)),
         }
     }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::Parser;
 
 use super::*;
+use crate::smtp::egress::Policy;
 
 #[derive(Parser)]
 struct Line {
@@ -22,7 +23,6 @@ fn config(arguments: &str) -> Result<Config, String> {
 fn defaults_are_those_of_the_table() {
     let config = config("--data-dir /d").unwrap();
     assert_eq!(config.listening.listen.to_string(), "127.0.0.1:50051");
-    assert_eq!(config.egress.egress_ports, ["25", "465", "587", "2525"]);
     let ListenConfig {
         listen: _,
         tls,
@@ -36,7 +36,7 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(max_concurrent_calls, 1_024);
     assert_eq!(max_concurrent_streams, 1_024);
     assert_eq!(max_connection_age, Duration::from_hours(1));
-    assert!(config.egress.egress_allow.is_empty() && config.egress.plaintext_auth_hosts.is_empty());
+    assert_eq!(config.egress, EgressConfig::default());
     assert_eq!(config.retry_floor, Duration::from_mins(30));
     assert_eq!(config.drain_wait, Duration::from_secs(5));
     assert_eq!(config.shutdown_grace, Duration::from_secs(30));
@@ -53,6 +53,7 @@ fn everything_can_be_given() {
     let config = config(
         "--listen [::1]:0 --database-url postgres://u:p@h/d --vault-keys /k --smtp-ca-file /ca \
          --egress-allow 10.0.0.0/8,192.168.1.1 --egress-ports 25,1000-2000 --plaintext-auth-hosts a,b \
+         --egress-deny 8.8.8.0/24 --egress-allow-hosts *.example.com,mail.example.org --egress-deny-hosts bad.example.com \
          --retry-floor 1s --drain-wait 0s --shutdown-grace 1h --reflection=false \
          --db-connections 200 --db-delivery-connections 1 --db-acquire-timeout 1m --db-statement-timeout 10m \
          --db-lock-timeout 10m --log-format json --log-filter warn,postroom=debug --tls-cert /c --tls-key /k \
@@ -67,8 +68,14 @@ fn everything_can_be_given() {
     assert_eq!((*max_connections, *max_concurrent_calls, *max_concurrent_streams), (1, 2, 3));
     assert_eq!(config.listening.listen.to_string(), "[::1]:0");
     assert_eq!(config.store.vault_keys, VaultKeys::Given("/k".into()));
-    assert_eq!(config.egress.egress_allow, ["10.0.0.0/8", "192.168.1.1"]);
-    assert_eq!(config.egress.egress_ports, ["25", "1000-2000"]);
+    let policy = Policy {
+        allow: vec!["10.0.0.0/8".parse().unwrap(), "192.168.1.1".parse().unwrap()],
+        deny: vec!["8.8.8.0/24".parse().unwrap()],
+        ports: vec![25.into(), "1000-2000".parse().unwrap()],
+        allow_hosts: vec!["*.example.com".parse().unwrap(), "mail.example.org".parse().unwrap()],
+        deny_hosts: vec!["bad.example.com".parse().unwrap()],
+    };
+    assert_eq!(config.egress.policy, policy);
     assert_eq!(config.egress.plaintext_auth_hosts, ["a", "b"]);
     assert_eq!(config.shutdown_grace, Duration::from_hours(1));
     assert!(!config.reflection);
@@ -97,6 +104,12 @@ fn wrong_lines_say_what_is_wrong() {
         ("--egress-ports 10-5", "`10-5` is neither"),
         ("--egress-ports 1-70000", "`1-70000` is neither"),
         ("--egress-ports ,", "--egress-ports is empty"),
+        ("--egress-ports 25,+465", "--egress-ports: `+465` is neither"),
+        ("--egress-allow 10.0.0.0/33", "--egress-allow: `10.0.0.0/33` is no network"),
+        ("--egress-allow 10.0.0.0/8,example.com", "--egress-allow: `example.com` is no network"),
+        ("--egress-deny fe80::1%eth0", "--egress-deny: `fe80::1%eth0` is no network"),
+        ("--egress-allow-hosts a.*.example", "--egress-allow-hosts: `a.*.example` is no host"),
+        ("--egress-deny-hosts *", "--egress-deny-hosts: `*` is no host"),
         ("--drain-wait 2h", "--drain-wait is at most 1h"),
         ("--shutdown-grace 2h", "--shutdown-grace is at most 1h"),
         ("--retry-floor 8d", "--retry-floor is at most 7d"),
@@ -122,6 +135,22 @@ fn wrong_lines_say_what_is_wrong() {
 fn all_that_is_wrong_is_said_at_once() {
     let error = config("--listen 0.0.0.0:1 --egress-ports x --database-url x").unwrap_err();
     assert_eq!(error.lines().count(), 4, "{error}");
+    let error = config(
+        "--data-dir /d --egress-allow x,10.0.0.0/8,y --egress-deny z --egress-ports 0,25,70000 \
+         --egress-allow-hosts a@b,c --egress-deny-hosts d:25",
+    )
+    .unwrap_err();
+    let lines: Vec<&str> = error.lines().map(|line| line.split(" is n").next().unwrap()).collect();
+    let expected = [
+        "--egress-allow: `x`",
+        "--egress-allow: `y`",
+        "--egress-deny: `z`",
+        "--egress-ports: `0`",
+        "--egress-ports: `70000`",
+        "--egress-allow-hosts: `a@b`",
+        "--egress-deny-hosts: `d:25`",
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[test]

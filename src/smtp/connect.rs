@@ -3,12 +3,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use tokio::net::{TcpStream, lookup_host};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
 
 use super::connector::Connector;
-use super::egress::literal;
+use super::egress::{Forbidden, Leads, literal};
 use super::failure::{Failure, FailureKind};
+use super::names::Unanswered;
 use super::printable;
 use super::transcript::Transcript;
 use crate::domain::account::Server;
@@ -19,47 +20,45 @@ use crate::domain::outcome::Step;
 const MAX_ADDRESSES: usize = 8;
 /// Longest domain name in bytes (RFC 1035 2.3.4).
 const MAX_HOST_BYTES: usize = 255;
+/// The reason as the API names it, for those who read a report, a log or why an account is parked.
+const NOT_ALLOWED: &str = "HOST_NOT_ALLOWED";
+const ASK_THE_OPERATOR: &str =
+    "use a public mail server; the operator of this service decides which others are allowed";
 
-/// The allowed addresses of the server, in the resolver's order. A literal is judged without any packet.
+/// The addresses of the server, in the resolver's order, all of them allowed. What is forbidden by port, name or
+/// literal address is refused without any packet, also to a name server.
 pub(super) async fn resolve(
     connector: &Connector,
     server: &Server,
     within: Duration,
     log: &Transcript,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    if !connector.egress.permits_port(server.port) {
-        return Err(not_allowed(
-            format!("connections to port {} are not allowed", server.port),
-            "use one of the ports the operator allows, usually 465 or 587",
-        ));
+    let leads = connector.egress.judge(&server.host, server.port);
+    let start = Instant::now();
+    let addresses = match leads.map_err(|forbidden| not_allowed(server, forbidden))? {
+        Leads::To(addresses) => addresses,
+        Leads::ByName => look_up(connector, server, within).await?,
+    };
+    // One forbidden address is enough: a name that has public and private ones is made to get past a filter.
+    if !addresses.iter().all(|address| connector.egress.permits(*address)) {
+        return Err(not_allowed(server, Forbidden::Host));
     }
-    let found = if let Some(address) = literal(&server.host) {
-        vec![address]
-    } else {
-        let start = Instant::now();
-        let found = look_up(server, within).await?;
-        let names = found.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
+    if literal(&server.host).is_none() {
+        let names = addresses.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", ");
         let elapsed = start.elapsed().as_millis();
         log.record(EntryKind::Connection, format!("resolved {} to {names} in {elapsed} ms", server.host));
-        found
-    };
-    let allowed: Vec<SocketAddr> = found
-        .iter()
-        .filter(|address| connector.egress.permits(**address))
-        .take(MAX_ADDRESSES)
-        .map(|address| SocketAddr::new(*address, server.port))
-        .collect();
-    if allowed.is_empty() {
-        // The address itself is not told: it would map the operator's network.
-        return Err(not_allowed(
-            format!("connections to {} are not allowed", printable::escape(server.host.clone())),
-            "use a public mail server; private addresses must be allowed by the operator",
-        ));
     }
-    Ok(allowed)
+    let socket = |address| SocketAddr::new(address, server.port);
+    Ok(addresses.into_iter().take(MAX_ADDRESSES).map(socket).collect())
 }
 
-async fn look_up(server: &Server, within: Duration) -> Result<Vec<IpAddr>, Failure> {
+/// Refuses what resolving would refuse without a look-up.
+pub(super) fn demand_allowed(connector: &Connector, server: &Server) -> Result<(), Failure> {
+    let judged = connector.egress.judge(&server.host, server.port);
+    judged.map(|_| ()).map_err(|forbidden| not_allowed(server, forbidden))
+}
+
+async fn look_up(connector: &Connector, server: &Server, within: Duration) -> Result<Vec<IpAddr>, Failure> {
     let failed =
         |kind, what: String, advice: &str| Failure::other(Step::Resolve, kind, what).with_advice(advice);
     let host = server.host.as_str();
@@ -74,25 +73,17 @@ async fn look_up(server: &Server, within: Duration) -> Result<Vec<IpAddr>, Failu
             "correct the host name",
         ));
     }
-    match timeout(within, lookup_host((host, server.port))).await {
-        Ok(Ok(found)) => {
-            let mut addresses: Vec<IpAddr> = Vec::new();
-            for address in found.map(|address| address.ip()) {
-                if !addresses.contains(&address) {
-                    addresses.push(address);
-                }
-            }
-            if addresses.is_empty() {
-                let what = format!("the name {host} has no address");
-                return Err(failed(FailureKind::Temporary, what, "check the host name"));
-            }
-            Ok(addresses)
+    match connector.look_ups.look_up(host, within).await {
+        Ok(addresses) if addresses.is_empty() => {
+            let what = format!("the name {host} has no address");
+            Err(failed(FailureKind::Temporary, what, "check the host name"))
         }
-        Ok(Err(error)) => {
+        Ok(addresses) => Ok(addresses),
+        Err(Unanswered::Failed(error)) => {
             let what = format!("the name {host} was not found: {}", printable::escape(error.to_string()));
             Err(failed(FailureKind::Temporary, what, "check the host name"))
         }
-        Err(_) => {
+        Err(Unanswered::TimedOut) => {
             let what = format!("the name {host} was not resolved in time");
             Err(failed(FailureKind::Temporary, what, "check the host name and the name server"))
         }
@@ -115,6 +106,7 @@ pub(super) async fn connect(
         let share = start + deadline.saturating_duration_since(start) / left;
         let what = match timeout_at(share, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => {
+                demand_peer(&stream, *address)?;
                 // Without it each letter waits for the delayed acknowledgement of the one before: 44 ms.
                 if let Err(error) = stream.set_nodelay(true) {
                     tracing::debug!(%error, "TCP_NODELAY was not set");
@@ -134,6 +126,27 @@ pub(super) async fn connect(
         .with_advice("check host and port, and that nothing between blocks this port"))
 }
 
-fn not_allowed(what: String, advice: &str) -> Failure {
+/// Refuses a connection that leads elsewhere than to the address that was checked.
+fn demand_peer(stream: &TcpStream, checked: SocketAddr) -> Result<(), Failure> {
+    let peer = stream.peer_addr().ok().map(|peer| (peer.ip(), peer.port()));
+    // A peer that is gone already has no address any more; there is nobody left to say anything to.
+    if peer.is_none_or(|peer| peer == (checked.ip(), checked.port())) {
+        return Ok(());
+    }
+    let what = format!("the connection did not lead to {checked}, which was checked ({NOT_ALLOWED})");
+    Err(Failure::other(Step::Connect, FailureKind::NotAllowed, what).with_advice(ASK_THE_OPERATOR))
+}
+
+/// What is not allowed, in the words that an answer, a parked account and a log have in common. No address that a name
+/// led to is told: it would map the operator's network.
+fn not_allowed(server: &Server, forbidden: Forbidden) -> Failure {
+    let (what, advice) = match forbidden {
+        Forbidden::Port => (
+            format!("port {}", server.port),
+            "use one of the ports the operator of this service allows, usually 465 or 587",
+        ),
+        Forbidden::Host => (printable::escape(server.host.clone()), ASK_THE_OPERATOR),
+    };
+    let what = format!("connections to {what} are not allowed ({NOT_ALLOWED})");
     Failure::other(Step::Resolve, FailureKind::NotAllowed, what).with_advice(advice)
 }

@@ -8,6 +8,8 @@ use rustls::ClientConfig;
 use super::connector_error::ConnectorError;
 use super::deadlines::Floors;
 use super::egress::Policy;
+use super::failure::Failure;
+use super::names::{LookUps, Names};
 use crate::domain::account::{Auth, Server};
 use crate::domain::clock::Clock;
 
@@ -30,6 +32,8 @@ pub struct ConnectorOptions {
     pub ca_file: Option<PathBuf>,
     /// Where connections may go.
     pub egress: Policy,
+    /// Who knows the addresses of names: the system, but in tests.
+    pub names: Names,
     /// Hosts to which a password may be sent without TLS.
     pub plaintext_auth_hosts: Vec<String>,
     /// The name in EHLO: a domain or an address literal such as `[192.0.2.1]`.
@@ -45,6 +49,7 @@ pub struct ConnectorOptions {
 pub struct Connector {
     pub(super) tls: Arc<ClientConfig>,
     pub(super) egress: Policy,
+    pub(super) look_ups: LookUps,
     pub(super) helo_name: String,
     plaintext_auth_hosts: Vec<String>,
     clock: Clock,
@@ -57,7 +62,8 @@ impl Connector {
     /// # Errors
     /// What cannot be used.
     pub fn new(options: ConnectorOptions) -> Result<Self, ConnectorError> {
-        let ConnectorOptions { ca_file, egress, plaintext_auth_hosts, helo_name, clock, floors } = options;
+        let ConnectorOptions { ca_file, egress, names, plaintext_auth_hosts, helo_name, clock, floors } =
+            options;
         if helo_name.is_empty()
             || helo_name.len() > MAX_HELO_BYTES
             || !helo_name.bytes().all(|byte| byte.is_ascii_graphic())
@@ -66,13 +72,24 @@ impl Connector {
         }
         let plaintext_auth_hosts = plaintext_auth_hosts.iter().map(|host| plain_host(host)).collect();
         let tls = super::tls::client_config(ca_file.as_deref())?;
-        Ok(Self { tls, egress, helo_name, plaintext_auth_hosts, clock, floors })
+        Ok(Self {
+            tls,
+            egress,
+            look_ups: LookUps::new(names),
+            helo_name,
+            plaintext_auth_hosts,
+            clock,
+            floors,
+        })
     }
 
-    /// Where connections may go.
-    #[must_use]
-    pub fn egress(&self) -> &Policy {
-        &self.egress
+    /// Refuses a server that the policy forbids by port, name or literal address, without a look-up. Where a name
+    /// leads is judged at every connection.
+    ///
+    /// # Errors
+    /// As a session to it would fail.
+    pub fn demand_allowed(&self, server: &Server) -> Result<(), Failure> {
+        super::connect::demand_allowed(self, server)
     }
 
     /// The clock that entries of transcripts are stamped by.

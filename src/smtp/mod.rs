@@ -12,9 +12,8 @@ mod connector_error;
 mod content;
 mod deadlines;
 pub mod egress;
-#[cfg(test)]
-mod egress_test;
 mod failure;
+mod names;
 mod printable;
 mod redact;
 mod reply;
@@ -28,5 +27,6 @@ pub use connector::{Connector, ConnectorOptions, Target};
 pub use connector_error::ConnectorError;
 pub use deadlines::{Deadlines, Floors};
 pub use failure::{Failure, FailureKind};
+pub use names::{Answers, Names};
 pub use session::{Gate, Letter, Session, Ungated};
 pub use transcript::Transcript;

@@ -135,11 +135,6 @@ impl Serving {
         Self { child, address, output, readers }
     }
 
-    /// What it has printed so far.
-    pub(crate) fn printed(&self) -> String {
-        text_of(&self.output)
-    }
-
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = self.child.id().expect("a process that was not waited for");
         kill(Pid::from_raw(i32::try_from(pid).expect("a process id")), signal).expect("a process of ours");

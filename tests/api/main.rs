@@ -18,6 +18,7 @@ mod database;
 mod deleting;
 mod desk;
 mod downloads;
+mod egress;
 mod events;
 mod eventually;
 mod filters;

@@ -1,6 +1,8 @@
 //! What the tests of this binary share: one private PostgreSQL, a database and a server for each test, typed clients.
 
+use std::fmt::Debug;
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -23,7 +25,8 @@ use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
 use postroom::private_postgres::{self, PrivatePostgres};
 use postroom::shutdown::Shutdown;
-use postroom::smtp::Floors;
+use postroom::smtp::egress::Policy;
+use postroom::smtp::{Floors, Names};
 use postroom::store::{Store, keys};
 use postroom::transport::TransportOptions;
 use postroom::vault::Vault;
@@ -89,6 +92,12 @@ pub(crate) struct Options {
     pub(crate) check_limits: Option<CheckLimits>,
     /// CA file of the SMTP servers that the test runs.
     pub(crate) ca_file: Option<PathBuf>,
+    /// Networks and hosts that accounts may not reach, and the only hosts they may.
+    pub(crate) egress_deny: &'static str,
+    pub(crate) egress_deny_hosts: &'static str,
+    pub(crate) egress_allow_hosts: &'static str,
+    /// Who knows the addresses of mail servers.
+    pub(crate) smtp_names: Names,
     /// What mail servers always get of time.
     pub(crate) smtp_floors: Floors,
     /// Smallest retry interval.
@@ -103,6 +112,23 @@ pub(crate) struct Options {
     pub(crate) database_url: Option<String>,
     /// Connections of clients.
     pub(crate) transport: TransportOptions,
+}
+
+impl Options {
+    fn policy(&self) -> Policy {
+        Policy {
+            allow: list(self.egress_allow.unwrap_or("127.0.0.0/8")),
+            deny: list(self.egress_deny),
+            ports: list(self.egress_ports.unwrap_or("1-65535")),
+            allow_hosts: list(self.egress_allow_hosts),
+            deny_hosts: list(self.egress_deny_hosts),
+        }
+    }
+}
+
+/// A list as an operator writes it.
+fn list<T: FromStr<Err: Debug>>(text: &str) -> Vec<T> {
+    text.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().expect("an element")).collect()
 }
 
 /// A running Postroom with a database of its own, the site `shop`, and clients with an admin key.
@@ -160,10 +186,10 @@ impl Postroom {
         let options = AppOptions {
             smtp_ca_file: self.options.ca_file.clone(),
             egress: EgressConfig {
-                egress_allow: vec![self.options.egress_allow.unwrap_or("127.0.0.0/8").to_owned()],
-                egress_ports: vec![self.options.egress_ports.unwrap_or("1-65535").to_owned()],
+                policy: self.options.policy(),
                 plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
             },
+            smtp_names: self.options.smtp_names.clone(),
             smtp_floors: self.options.smtp_floors,
             retry_floor: self.options.retry_floor,
             max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
@@ -196,6 +222,18 @@ impl Postroom {
     /// Stops and starts again over the same database, at another address.
     pub(crate) async fn restart(&mut self) {
         self.stop().await;
+        self.serve().await;
+    }
+
+    /// What the test decided about it.
+    pub(crate) fn options(&self) -> Options {
+        self.options.clone()
+    }
+
+    /// Stops and starts again with other options, which must not be of the database.
+    pub(crate) async fn restart_with(&mut self, change: impl FnOnce(&mut Options)) {
+        self.stop().await;
+        change(&mut self.options);
         self.serve().await;
     }
 

@@ -58,7 +58,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // Secrets are a type of the domain, since accounts have them.
     ("vault", &["domain::secret"]),
     ("domain", &[]),
-    ("config", &["private_postgres", "telemetry"]),
+    // The operator's rules of egress are read with the flags, so that an error names its flag.
+    ("config", &["private_postgres", "smtp::egress", "telemetry"]),
     ("private_postgres", &["domain::secret"]),
     // One place reads what a certificate says of itself.
     ("transport", &["config::TlsFiles", "smtp::certificate_end", "domain::clock"]),
@@ -108,6 +109,16 @@ const SURROUNDINGS: &[(&[&str], &[&str])] = &[
             "std::os::unix::net::UnixListener::bind",
         ],
         &["cli"],
+    ),
+    // Where mail goes is judged there; nothing else connects to what a caller names.
+    (
+        &[
+            "tokio::net::TcpStream::connect",
+            "tokio::net::lookup_host",
+            "std::net::TcpStream",
+            "std::net::ToSocketAddrs",
+        ],
+        &["smtp"],
     ),
     (
         &["tokio::signal", "signal_hook", "nix::sys::signal::signal", "nix::sys::signal::sigaction"],
@@ -217,6 +228,29 @@ fn the_house_keeps_its_rule() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
+/// The egress policy is asked where connections are opened, so they are opened in one place.
+#[test]
+fn one_file_connects_and_one_looks_up_names() {
+    let root = env!("CARGO_MANIFEST_DIR");
+    let mut files = Vec::new();
+    rust_files(&Path::new(root).join("src"), &mut files);
+    // Tables may be compared with what the system says.
+    files.retain(|file| !file.ends_with("/tests.rs"));
+    for (paths, only) in [
+        (&["tokio::net::TcpStream::connect", "tokio::net::TcpSocket"][..], "src/smtp/connect.rs"),
+        (&["std::net::ToSocketAddrs", "tokio::net::lookup_host"], "src/smtp/names.rs"),
+    ] {
+        let mentioning = files.iter().map(|file| (file, fs::read_to_string(file).expect("a readable file")));
+        let mentioning = mentioning.filter_map(|(file, text)| {
+            let name = file.trim_start_matches(root).trim_start_matches('/');
+            let mentions = mentions(&text, &module_path(name));
+            let found = mentions.iter().any(|mention| paths.iter().any(|path| is_below(&mention.path, path)));
+            found.then(|| name.to_owned())
+        });
+        assert_eq!(mentioning.collect::<Vec<_>>(), [only]);
+    }
+}
+
 /// Violations of a file that holds this code.
 fn broken(file: &str, code: &str) -> Vec<String> {
     violations(file, &format!("//! A file.\n{code}\n"))
@@ -251,6 +285,8 @@ fn what_breaks_the_rule_is_found() {
         ("src/smtp/mod.rs", "use std::env; fn f() { env::var_os(\"HOME\"); }"),
         ("src/app.rs", "use tokio::net::TcpListener; async fn f() { TcpListener::bind(1).await; }"),
         ("src/delivery/mod.rs", "use tokio::signal::ctrl_c;"),
+        ("src/delivery/mod.rs", "use tokio::net::TcpStream; async fn f() { TcpStream::connect(1).await; }"),
+        ("src/api/auth.rs", "use std::net::{IpAddr, ToSocketAddrs as _};"),
         ("src/janitor.rs", "fn f() {}"),
         ("src/store/mod.rs", "fn f<'a>(c: char) { if c == '\"' { crate::api::routes(); } }"),
         ("src/store/mod.rs", "/* a /* nested */ comment */ use crate::app; // and \" one"),

@@ -4,15 +4,14 @@ use std::time::{Duration, Instant};
 
 use postroom::domain::account::Security;
 use postroom::domain::outcome::{Class, Step};
-use postroom::smtp::egress::Policy;
 use postroom::smtp::{Connector, Failure, FailureKind, Session, Target};
 
 use crate::scripted::certificates::{CaFile, Certificate};
 use crate::scripted::ordinary::{Behaviour, Then, Tls};
 use crate::scripted::{Peer, Server};
 use crate::support::{
-    BRIEF, GRACE, brief, classes, connector, open, options, plain, refused, send, target_at, transcript,
-    with_login,
+    BRIEF, GRACE, brief, classes, connector, open, options, plain, policy, refused, send, target_at,
+    transcript, with_login,
 };
 
 /// Opens with short deadlines; the failure, and that it cost no more than the deadline and a second.
@@ -285,7 +284,7 @@ async fn case_8_silent_in_the_handshake() {
 async fn case_38_no_packet_goes_to_a_forbidden_address() {
     let server = Behaviour::default().start().await;
     let forbidding = |networks: &str, ports: &str| {
-        let egress = Policy::parse(networks, ports).expect("a policy");
+        let egress = policy(networks, ports);
         Connector::new(postroom::smtp::ConnectorOptions { egress, ..options(&CaFile::new()) })
             .expect("a connector")
     };

@@ -11,7 +11,7 @@ use postroom::domain::outcome::{Class, RecipientResult};
 use postroom::domain::secret::Secret;
 use postroom::smtp::egress::Policy;
 use postroom::smtp::{
-    Connector, ConnectorOptions, Deadlines, Failure, Floors, Letter, Session, Target, Transcript,
+    Connector, ConnectorOptions, Deadlines, Failure, Floors, Letter, Names, Session, Target, Transcript,
 };
 
 use crate::scripted::Server;
@@ -42,11 +42,23 @@ pub(crate) fn brief() -> Deadlines {
     }
 }
 
+/// A policy that allows these networks besides the public ones, and these ports.
+pub(crate) fn policy(networks: &str, ports: &str) -> Policy {
+    let items =
+        |list: &str| list.split(',').filter(|item| !item.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    Policy {
+        allow: items(networks).iter().map(|network| network.parse().expect("a network")).collect(),
+        ports: items(ports).iter().map(|ports| ports.parse().expect("ports")).collect(),
+        ..Policy::default()
+    }
+}
+
 /// Options that allow loopback, know the tests' authority, and let no password go in plain text.
 pub(crate) fn options(ca: &CaFile) -> ConnectorOptions {
     ConnectorOptions {
         ca_file: Some(ca.path().to_owned()),
-        egress: Policy::parse("127.0.0.0/8,::1", "1-65535").expect("a policy"),
+        egress: policy("127.0.0.0/8,::1", "1-65535"),
+        names: Names::System,
         plaintext_auth_hosts: vec!["LocalHost.".to_owned()],
         helo_name: "postroom.example".to_owned(),
         clock: Clock::default(),

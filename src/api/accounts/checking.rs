@@ -35,7 +35,9 @@ pub(super) async fn check(
         Some(Target::Name(name)) => {
             let id = fields::within(site, "name", &name, fields::account)?;
             let account = find(&api.store, site, id).await?;
-            if is_young(api, &account.check, max_age) {
+            // What passed under another policy is no answer under this one.
+            let is_allowed = prove::demand_allowed(api, &account.profile.server).is_ok();
+            if is_allowed && is_young(api, &account.check, max_age) {
                 let check = Some(convert::check(&account.check));
                 return Ok(CheckAccountResponse { steps: Vec::new(), check });
             }

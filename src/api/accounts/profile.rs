@@ -280,7 +280,8 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
     if host.is_empty() {
         return Err("must not be empty");
     }
-    if let Ok(address) = host.trim_start_matches('[').trim_end_matches(']').parse::<std::net::IpAddr>() {
+    let bare = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(host);
+    if let Ok(address) = bare.parse::<std::net::IpAddr>() {
         return Ok(address.to_string());
     }
     let ascii = idna::domain_to_ascii_strict(host).map_err(|_| "must be a host name")?;

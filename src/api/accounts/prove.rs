@@ -5,18 +5,19 @@ use uuid::Uuid;
 
 use super::live::Live;
 use crate::api::Api;
-use crate::domain::account::{Auth, Check, CheckState, Login, Profile};
+use crate::domain::account::{Auth, Check, CheckState, Login, Profile, Server};
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::log::{Chunk, LogId};
 use crate::domain::outcome::Step;
 use crate::domain::providers;
+use crate::domain::reply::Reply;
 use crate::domain::secret::Secret;
 use crate::domain::settings::StoredSettings;
 use crate::domain::site::SiteId;
 use crate::mime::compose::{Composed, compose};
 use crate::smtp::check::{self, Report, StepState};
-use crate::smtp::{FailureKind, Target, Transcript};
+use crate::smtp::{Failure, FailureKind, Target, Transcript};
 use crate::store::logs;
 
 /// Whom a check is about.
@@ -173,22 +174,44 @@ pub(super) fn check_of(report: &Report) -> Check {
 /// Refuses what the report says does not work.
 ///
 /// # Errors
-/// `CHECK_FAILED` with the step and the server's words; `HOST_NOT_ALLOWED`.
-pub(super) fn demand(report: &Report) -> Result<Check, Problem> {
+/// `CHECK_FAILED` with the step and the server's words; `HOST_NOT_ALLOWED` with host and port.
+pub(super) fn demand(report: &Report, server: &Server) -> Result<Check, Problem> {
     let Some(failed) = report.failure() else { return Ok(check_of(report)) };
+    if report.failure_kind == Some(FailureKind::NotAllowed) {
+        return Err(not_allowed(server, failed.step, &failed.reply, &failed.advice));
+    }
     let step = step_name(failed.step);
-    let reason = match report.failure_kind {
-        Some(FailureKind::NotAllowed) => Reason::HostNotAllowed,
-        _ => Reason::CheckFailed,
-    };
     let advice = if failed.advice.is_empty() { String::new() } else { format!(" ({})", failed.advice) };
     let text = format!("the account does not work, nothing was saved: {step}: {}{advice}", failed.reply);
-    Err(Problem::new(reason, text)
+    Err(Problem::new(Reason::CheckFailed, text)
         .with("step", step)
         .with("code", failed.reply.code.to_string())
         .with("enhanced_code", failed.reply.enhanced_code.clone())
         .with("reply", failed.reply.text.clone())
         .with("advice", failed.advice.clone()))
+}
+
+/// Refuses a server that the operator's policy forbids by port, name or literal address. Where a name leads is seen when
+/// the account is checked, and at every connection.
+///
+/// # Errors
+/// `HOST_NOT_ALLOWED`.
+pub(super) fn demand_allowed(api: &Api, server: &Server) -> Result<(), Problem> {
+    let judged = api.connector.demand_allowed(server);
+    judged.map_err(|Failure { step, kind: _, reply, advice }| {
+        not_allowed(server, step, &reply, &advice.unwrap_or_default())
+    })
+}
+
+/// Names host and port as the caller gave them, never an address to which a name led.
+fn not_allowed(server: &Server, step: Step, reply: &Reply, advice: &str) -> Problem {
+    let text = format!("nothing was saved: {reply}; {advice}");
+    Problem::new(Reason::HostNotAllowed, text)
+        .with("host", server.host.clone())
+        .with("port", server.port.to_string())
+        .with("step", step_name(step))
+        .with("reply", reply.text.clone())
+        .with("advice", advice)
 }
 
 /// How a wanted account logs in, with the password that came along or the one that is kept.

@@ -55,11 +55,12 @@ pub(super) async fn create(
     let Some(Wanted { profile, password }) = wanted else { return Err(violations.problem()) };
     violations.finish()?;
     demand_user_accounts(&settings, &profile)?;
+    prove::demand_allowed(api, &profile.server)?;
     let check = if profile.active {
         let auth = prove::auth_of(&profile.login, password.as_ref(), None);
         let subject = Subject { profile: &profile, auth, account: 0 };
         let report = prove::climb_live(api, site, &settings, subject, test_on_save(&settings)).await?;
-        Some(prove::demand(&report)?)
+        Some(prove::demand(&report, &profile.server)?)
     } else {
         None
     };
@@ -182,6 +183,10 @@ async fn save_change(
     let Saving { by, validate_only, request } = saving;
     let Wanted { profile, password } = wanted;
     demand_user_accounts(settings, &profile)?;
+    // An account whose host the operator forbade meanwhile can still be switched off.
+    if profile.active || profile.server != current.profile.server {
+        prove::demand_allowed(api, &profile.server)?;
+    }
     let id = current.id;
     let reaches_server = profile.server != current.profile.server
         || profile.login != current.profile.login
@@ -199,17 +204,17 @@ async fn save_change(
     };
     let proof = match proof {
         Some(proof) if validate_only || !proof.report.passed() => {
-            current.check = prove::demand(&proof.record(api).await?)?;
+            current.check = prove::demand(&proof.record(api).await?, &profile.server)?;
             None
         }
         proof => proof,
     };
+    let check = proof.as_ref().map(|proof| prove::demand(&proof.report, &profile.server)).transpose()?;
     let deed = Deed::change_account(id, &current.profile, &profile, password.is_some());
     current.profile = profile;
     if validate_only {
         return Ok(convert::account(&current));
     }
-    let check = proof.as_ref().map(|proof| prove::demand(&proof.report)).transpose()?;
     let change = match &check {
         Some(check) => CheckChange::Set(check),
         None if reaches_server => CheckChange::Forget,

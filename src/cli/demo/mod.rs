@@ -2,6 +2,7 @@
 
 mod catcher;
 
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf, absolute};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,6 +38,7 @@ use crate::domain::access::{Caller, Role, Scope};
 use crate::domain::clock::Clock;
 use crate::private_postgres::default_data_dir;
 use crate::shutdown::Shutdown;
+use crate::smtp::egress::{Network, Policy};
 use crate::store::{Store, keys};
 
 /// Name of the demo's data folder, beside the real one.
@@ -103,8 +105,11 @@ fn serve(
 ) -> AbortOnDropHandle<Result<(), AppError>> {
     let options = AppOptions {
         egress: EgressConfig {
-            egress_allow: vec!["127.0.0.0/8".to_owned()],
-            egress_ports: vec![catcher_port.to_string()],
+            policy: Policy {
+                allow: vec![Network::from(IpAddr::V4(Ipv4Addr::LOCALHOST))],
+                ports: vec![catcher_port.into()],
+                ..Policy::default()
+            },
             plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
         },
         retry_floor: Duration::ZERO,

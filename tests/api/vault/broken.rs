@@ -12,7 +12,10 @@ use postroom::api::proto::{
 use postroom::vault::Vault;
 use sqlx::Connection as _;
 
-use super::{K1, PASSWORD, USER, command, connect, insert_accounts, is_sent_at_once, key_file, letter_of, stderr, stdout, text};
+use super::{
+    K1, PASSWORD, USER, command, connect, insert_accounts, is_sent_at_once, key_file, letter_of, stderr,
+    stdout, text,
+};
 use crate::binary::{Client, DataDir, Serving};
 use crate::eventually::eventually;
 use crate::scripted::ordinary::Behaviour;
@@ -189,8 +192,7 @@ async fn change_password(client: &Client, name: &str) {
     use postroom::api::proto::{Account, PasswordAuth, UpdateAccountRequest};
     use prost_types::FieldMask;
 
-    let auth =
-        PasswordAuth { username: USER.to_owned(), password: PASSWORD.to_owned(), password_set: false };
+    let auth = PasswordAuth { username: USER.to_owned(), password: PASSWORD.to_owned(), password_set: false };
     let request = UpdateAccountRequest {
         account: Some(Account {
             name: name.to_owned(),

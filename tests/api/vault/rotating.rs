@@ -89,7 +89,8 @@ async fn ten_thousand_accounts_are_sealed_anew_while_letters_go_through_them() {
 
     let new = postroom.vault.key_ids()[0].clone();
     assert_ne!(new, old);
-    let summary = format!("{ACCOUNTS} secrets sealed anew under {new}, 0 changed by others meanwhile, 0 left");
+    let summary =
+        format!("{ACCOUNTS} secrets sealed anew under {new}, 0 changed by others meanwhile, 0 left");
     assert!(stdout(&rotated).starts_with(&summary), "{}", stdout(&rotated));
     let progress = format!("accounts.sealed_password: {ACCOUNTS} of {ACCOUNTS} sealed anew");
     assert!(stderr(&rotated).contains(&progress), "{}", stderr(&rotated));
@@ -97,7 +98,9 @@ async fn ten_thousand_accounts_are_sealed_anew_while_letters_go_through_them() {
     let entries = postroom.entries("audit").await;
     let noted: usize = entries
         .iter()
-        .filter_map(|entry| entry.text.strip_prefix("the command line sealed ")?.split(' ').next()?.parse::<usize>().ok())
+        .filter_map(|entry| {
+            entry.text.strip_prefix("the command line sealed ")?.split(' ').next()?.parse::<usize>().ok()
+        })
         .sum();
     assert_eq!(i64::try_from(noted), Ok(ACCOUNTS), "the log audit tells of each");
 
@@ -183,11 +186,19 @@ async fn a_rotation_leaves_what_is_broken_and_goes_on_where_it_was_broken_off() 
     assert_eq!(rotated.status.code(), Some(1));
     let summary = "5 secrets sealed anew under k2, 0 changed by others meanwhile, 1 left that do not open\n";
     assert_eq!(stdout(&rotated), summary);
-    assert!(stderr(&rotated).contains("sites/shop/accounts/5\taccounts.sealed_password\t"), "{}", stderr(&rotated));
+    assert!(
+        stderr(&rotated).contains("sites/shop/accounts/5\taccounts.sealed_password\t"),
+        "{}",
+        stderr(&rotated)
+    );
     assert_eq!((sealed_under(&url, "k1").await, sealed_under(&url, "k2").await), (1, 6));
     let (_folder, both) = key_file(&[K2, K1]);
     let checked = command(&["vault", "check"], &url, &both).await;
-    assert!(stdout(&checked).contains("accounts.sealed_password\tk1\t1 sealed, 1 broken"), "{}", stdout(&checked));
+    assert!(
+        stdout(&checked).contains("accounts.sealed_password\tk1\t1 sealed, 1 broken"),
+        "{}",
+        stdout(&checked)
+    );
 }
 
 /// Somebody changes a password between its reading and its sealing: his word counts.
