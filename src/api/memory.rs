@@ -8,7 +8,7 @@ use crate::domain::error::{Problem, Reason};
 
 /// What all requests together may hold, in bytes, unless two of the largest letters need more. A letter takes up to four times
 /// its size while it is put together and stored.
-const TOTAL_BYTES: usize = 256 * 1024 * 1024;
+const TOTAL_BYTES: usize = 128 * 1024 * 1024;
 /// Smaller requests are not counted: the number of calls bounds them.
 pub(super) const SMALL_BYTES: usize = 64 * 1024;
 /// When to try again: a large letter is stored in less.
@@ -86,7 +86,7 @@ mod tests {
     #[test]
     fn what_is_held_is_given_back() {
         let memory = Memory::for_requests_of(MIB);
-        let first = memory.hold(200 * MIB).expect("room");
+        let first = memory.hold(72 * MIB).expect("room");
         let refused = memory.hold(60 * MIB).map(|_| ()).expect_err("no room");
         assert_eq!((refused.reason, refused.retry_after), (Reason::RateLimited, Some(RETRY)));
         memory.hold(SMALL_BYTES).expect("small ones find room");
@@ -95,7 +95,7 @@ mod tests {
         second.shrink_to(40 * MIB);
         second.grow(16 * MIB).expect("room");
         drop((first, second));
-        memory.hold(256 * MIB).expect("all of it");
+        memory.hold(128 * MIB).expect("all of it");
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub use self::open_files::raise_limit;
 pub use self::tls::{Tls, TlsError};
 use crate::domain::clock::Clock;
 
-/// Connections at once unless the operator says otherwise. An idle one takes some 20 KiB over plain text and some 60 KiB over
+/// Connections at once unless the operator says otherwise. An idle one takes some 32 KiB over plain text and some 40 KiB over
 /// TLS (measured), so that all together stay below 256 MiB.
 pub const DEFAULT_MAX_CONNECTIONS: usize = 4_096;
 /// Calls at once that are answered by one message; each may have letters, statements and a stream's window in memory.

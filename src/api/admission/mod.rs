@@ -4,6 +4,7 @@
 mod deadline;
 mod intake;
 mod places;
+mod unpacking;
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -22,7 +23,8 @@ use tower::Service;
 use self::deadline::Answer;
 use self::intake::{Intake, Terms};
 use self::places::{Kind, Places};
-use super::memory::Memory;
+pub(super) use self::unpacking::Turn;
+use self::unpacking::Unpacking;
 use super::{Api, limits};
 use crate::domain::error::Problem;
 
@@ -49,6 +51,7 @@ pub struct CallLimits {
 pub struct Admission {
     api: Arc<Api>,
     places: Arc<Places>,
+    unpacking: Arc<Unpacking>,
     routes: Routes,
 }
 
@@ -56,7 +59,8 @@ pub struct Admission {
 #[must_use]
 pub fn admission(api: &Arc<Api>, routes: Routes) -> Admission {
     let places = Arc::new(Places::new(api.options.call_limits));
-    Admission { api: Arc::clone(api), places, routes: routes.prepare() }
+    let unpacking = Arc::new(Unpacking::new());
+    Admission { api: Arc::clone(api), places, unpacking, routes: routes.prepare() }
 }
 
 impl Service<Request<Body>> for Admission {
@@ -76,11 +80,11 @@ impl Service<Request<Body>> for Admission {
 
 impl Admission {
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
-        let Self { api, places, routes } = self;
+        let Self { api, places, unpacking, routes } = self;
         let kind = Kind::of(request.uri().path());
         let place = places.take(kind)?;
         let deadline = deadline::of(request.headers(), Instant::now())?;
-        let work = pass(&api, kind, routes, request);
+        let work = pass(&api, kind, &unpacking, routes, request);
         let response = match deadline {
             Some(deadline) => timeout_at(deadline, work).await.map_err(|_| deadline::passed())??,
             None => work.await?,
@@ -97,6 +101,7 @@ impl Admission {
 async fn pass(
     api: &Api,
     kind: Kind,
+    unpacking: &Unpacking,
     mut routes: Routes,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
@@ -112,8 +117,9 @@ async fn pass(
         max_message: (!kind.needs_key()).then_some(MAX_OPEN_MESSAGE),
     };
     let max_bytes = limits::largest(path, api.options.max_letter_bytes);
-    let memory: &Memory = &api.memory;
-    let request = request.map(|body| Body::new(Intake::new(body, terms, memory)));
+    let (queue, turn) = unpacking.of_call();
+    let mut request = request.map(|body| Body::new(Intake::new(body, terms, &api.memory, queue)));
+    request.extensions_mut().insert(turn);
     let Ok(response) = routes.call(request).await;
     Ok(limits::translate_too_large(response, max_bytes))
 }

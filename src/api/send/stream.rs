@@ -14,6 +14,7 @@ use tracing::Instrument;
 
 use super::convert;
 use super::taking::Taking;
+use crate::api::admission::Turn;
 use crate::api::auth::{Credentials, KEY_CHECK};
 use crate::api::fields::{self, Violations};
 use crate::api::follow::{Responses, shutting_down};
@@ -49,7 +50,8 @@ pub(super) async fn start(
     let (results, stream) = mpsc::channel(RESULTS_IN_FLIGHT);
     let places = Arc::new(Semaphore::new(PLACES as usize));
     let intake = Intake { api: Arc::clone(api), credentials, places, results };
-    tokio::spawn(intake.run(request.into_inner()).in_current_span());
+    let turn = request.extensions().get::<Turn>().cloned().unwrap_or_default();
+    tokio::spawn(intake.run(request.into_inner(), turn).in_current_span());
     Ok(ReceiverStream::new(stream))
 }
 
@@ -62,8 +64,8 @@ struct Intake {
 
 impl Intake {
     /// Takes items until there are no more, and ends the stream when all that were read are answered.
-    async fn run(self, items: Streaming<SendMessagesRequest>) {
-        let end = self.take_in(items).await;
+    async fn run(self, items: Streaming<SendMessagesRequest>, turn: Turn) {
+        let end = self.take_in(items, &turn).await;
         // All places are free when every item is answered, or its client gone. They are never closed.
         let _all = self.places.acquire_many(PLACES).await;
         if let Some(end) = end {
@@ -73,7 +75,7 @@ impl Intake {
     }
 
     /// Why no further items are read; `None` where there are none, or the client has left.
-    async fn take_in(&self, mut items: Streaming<SendMessagesRequest>) -> Option<Status> {
+    async fn take_in(&self, mut items: Streaming<SendMessagesRequest>, turn: &Turn) -> Option<Status> {
         let mut key_ends = pin!(self.key_ends());
         loop {
             let (place, item) = tokio::select! {
@@ -86,6 +88,8 @@ impl Intake {
                 problem = &mut key_ends => return Some(problem.into()),
                 next = self.next(&mut items) => next?,
             };
+            // It is unpacked; the next one may have to wait long for its place.
+            turn.over();
             let item = match item {
                 Ok(item) => item,
                 Err(status) if limits::is_too_large(&status) => {
