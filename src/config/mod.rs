@@ -15,7 +15,9 @@ use thiserror::Error;
 
 pub use self::egress::{EgressConfig, EgressOptions};
 pub use self::listening::{ListenConfig, ListenOptions};
-pub use self::store::{Database, DatabaseUrl, KEY_DATA, KeyData, PoolOptions, StoreConfig, StoreOptions, VaultKeys};
+pub use self::store::{
+    Database, DatabaseUrl, KEY_DATA, KeyData, PoolOptions, StoreConfig, StoreOptions, VaultKeys,
+};
 use crate::telemetry::{LogFilter, LogFormat};
 
 /// A stop that takes longer than this is a fault in the configuration.

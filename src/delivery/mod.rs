@@ -34,9 +34,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+pub use self::keys::watch_keys;
 use self::leases::Leases;
 use self::record::Record;
-pub use self::keys::watch_keys;
 pub use self::replica::Pulse;
 use crate::domain::log::Chunk;
 use crate::domain::parking::Backoff;

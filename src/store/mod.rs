@@ -42,8 +42,8 @@ use std::sync::Arc;
 use sqlx::{PgPool, query_scalar};
 
 use self::changes::Changes;
-use self::connecting::Pools;
 pub use self::connecting::PoolLimits;
+use self::connecting::Pools;
 pub use self::error::StoreError;
 use crate::domain::clock::Clock;
 use crate::vault::Vault;

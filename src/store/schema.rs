@@ -59,13 +59,12 @@ async fn is_current(connection: &mut PgConnection, migrator: &Migrator) -> Resul
 
 /// The migrations that were applied, with their checksums and whether they came to their end; `None` where there was none
 /// or nobody may tell.
-async fn applied(
-    connection: &mut PgConnection,
-) -> Result<Option<HashMap<i64, (Vec<u8>, bool)>>, StoreError> {
+async fn applied(connection: &mut PgConnection) -> Result<Option<HashMap<i64, (Vec<u8>, bool)>>, StoreError> {
     // The migrator's own table: no macro knows it, since the schema that they are checked against has none.
-    let found = query_as::<_, (i64, Vec<u8>, bool)>("select version, checksum, success from _sqlx_migrations")
-        .fetch_all(connection)
-        .await;
+    let found =
+        query_as::<_, (i64, Vec<u8>, bool)>("select version, checksum, success from _sqlx_migrations")
+            .fetch_all(connection)
+            .await;
     match found {
         Ok(rows) => Ok(Some(
             rows.into_iter().map(|(version, checksum, success)| (version, (checksum, success))).collect(),
@@ -81,7 +80,7 @@ fn is_forbidden(error: &sqlx::migrate::MigrateError) -> bool {
 }
 
 fn has_code(error: &sqlx::Error, codes: &[&str]) -> bool {
-    let code = error.as_database_error().and_then(|error| error.code());
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.is_some_and(|code| codes.contains(&code.as_ref()))
 }
 

@@ -256,7 +256,10 @@ impl Vault {
             return key.open(place, rest);
         }
         if let Err(error) = self.refresh() {
-            tracing::error!(error = &error as &dyn std::error::Error, "the vault's keys cannot be read again");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the vault's keys cannot be read again"
+            );
         }
         self.now().keys.find(id).ok_or_else(unknown)?.open(place, rest)
     }

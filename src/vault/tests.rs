@@ -275,7 +275,11 @@ fn keys_of_a_variable_stand_in_lines_or_beside_one_another() {
         format!(" {first}  {second}\n"),
         format!("# comment, with a comma\r\n{first},\r\n{second},"),
     ] {
-        assert_eq!(Vault::parse_variable(text.as_bytes()).unwrap().key_ids(), ["2026-01", "2025-01"], "{text}");
+        assert_eq!(
+            Vault::parse_variable(text.as_bytes()).unwrap().key_ids(),
+            ["2026-01", "2025-01"],
+            "{text}"
+        );
     }
     let wrong = format!("{first},{second},{first}");
     let error = Vault::parse_variable(wrong.as_bytes()).unwrap_err();

@@ -49,10 +49,10 @@ impl Taking {
         if message.is_none() {
             violations.add("message", "must be set");
         }
-        let fingerprint = |message: &ProtoMessage| {
-            api.store.vault().fingerprint(REQUEST_MAC, &message.encode_to_vec())
-        };
-        let request = request_id.zip(message.as_ref()).map(|(id, message)| (id.to_owned(), fingerprint(message)));
+        let fingerprint =
+            |message: &ProtoMessage| api.store.vault().fingerprint(REQUEST_MAC, &message.encode_to_vec());
+        let request =
+            request_id.zip(message.as_ref()).map(|(id, message)| (id.to_owned(), fingerprint(message)));
         let draft = letter::parse(site, message?, id, now, violations)?;
         Some(Self { id, now, draft, request })
     }

@@ -139,15 +139,17 @@ async fn under(store: &Store, column: Column, key: &str, limit: i64) -> Result<V
 /// When the database does not answer.
 pub async fn count(store: &Store, column: Column, key: &str) -> Result<i64, StoreError> {
     let count = match column {
-        Column::AccountPassword => query_scalar!(
-            r#"select count(*) as "count!"
+        Column::AccountPassword => {
+            query_scalar!(
+                r#"select count(*) as "count!"
                from accounts
                where sealed_password is not null
                  and vault_key_id(sealed_password) = $1"#,
-            key,
-        )
-        .fetch_one(&store.pool)
-        .await?,
+                key,
+            )
+            .fetch_one(&store.pool)
+            .await?
+        }
     };
     Ok(count)
 }
@@ -159,8 +161,9 @@ pub async fn count(store: &Store, column: Column, key: &str) -> Result<i64, Stor
 /// When the database does not answer.
 pub async fn key_ids(store: &Store, column: Column) -> Result<Vec<String>, StoreError> {
     let ids = match column {
-        Column::AccountPassword => query_scalar!(
-            r#"with recursive ids as (
+        Column::AccountPassword => {
+            query_scalar!(
+                r#"with recursive ids as (
                  (
                      select vault_key_id(sealed_password) as id
                      from accounts
@@ -181,9 +184,10 @@ pub async fn key_ids(store: &Store, column: Column) -> Result<Vec<String>, Store
                  where ids.id is not null
              )
              select id as "id!" from ids where id is not null"#,
-        )
-        .fetch_all(&store.pool)
-        .await?,
+            )
+            .fetch_all(&store.pool)
+            .await?
+        }
     };
     Ok(ids)
 }

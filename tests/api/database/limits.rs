@@ -27,7 +27,8 @@ async fn a_server_takes_no_more_connections_than_it_may() {
     let keys = keys.to_str().expect("UTF-8");
     postroom::vault::Vault::create_file(keys.as_ref()).expect("a key file");
     let of_store = ["--database-url", &url, "--vault-keys", keys];
-    let made = run(&[&["key", "create", "--site", "sites/-", "--role", "admin"], &of_store[..]].concat()).await;
+    let made =
+        run(&[&["key", "create", "--site", "sites/-", "--role", "admin"], &of_store[..]].concat()).await;
     let limits = [
         "--db-connections=3",
         "--db-delivery-connections=1",
@@ -38,7 +39,8 @@ async fn a_server_takes_no_more_connections_than_it_may() {
     ];
     let serving = Serving::start(&data_dir.path(), &[&of_store[..], &limits].concat()).await;
     let client = serving.client(String::from_utf8_lossy(&made.stdout).trim());
-    eventually("a server", async || client.settings().list_sites(ListSitesRequest::default()).await.ok()).await;
+    eventually("a server", async || client.settings().list_sites(ListSitesRequest::default()).await.ok())
+        .await;
 
     let mut holder = PgConnection::connect(&url).await.expect("a connection");
     sqlx::raw_sql("begin; lock table sites in exclusive mode").execute(&mut holder).await.expect("held");
@@ -50,7 +52,8 @@ async fn a_server_takes_no_more_connections_than_it_may() {
     }
     let mut refused = 0;
     while refused < CALLS - 3 {
-        let answer = tokio::time::timeout(PATIENCE, calls.join_next()).await.expect("in time").expect("a call");
+        let answer =
+            tokio::time::timeout(PATIENCE, calls.join_next()).await.expect("in time").expect("a call");
         let error = answer.expect("no panic").expect_err("the table is held");
         assert_eq!(reason(&error), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
         refused += 1;
@@ -73,6 +76,6 @@ async fn a_server_takes_no_more_connections_than_it_may() {
     })
     .await;
     serving.signal(Signal::SIGTERM);
-    let (status, printed) = serving.end(Duration::from_secs(60)).await;
+    let (status, printed) = serving.end(Duration::from_mins(1)).await;
     assert_eq!(status.code(), Some(0), "{printed}");
 }

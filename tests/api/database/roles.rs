@@ -46,10 +46,16 @@ impl Prepared {
         }
         let superuser = superuser_at(&name);
         for role in [&owner, &app] {
-            execute(&superuser, &format!("alter role {role} password '{PASSWORD}'")).await.expect("a password");
+            execute(&superuser, &format!("alter role {role} password '{PASSWORD}'"))
+                .await
+                .expect("a password");
         }
         let url = cluster_url(&name);
-        Self { superuser, owner: as_role(&url, &owner, Some(PASSWORD)), app: as_role(&url, &app, Some(PASSWORD)) }
+        Self {
+            superuser,
+            owner: as_role(&url, &owner, Some(PASSWORD)),
+            app: as_role(&url, &app, Some(PASSWORD)),
+        }
     }
 }
 
@@ -177,15 +183,20 @@ async fn the_lesser_role_changes_no_schema() {
     execute(&prepared.app, "insert into later default values").await.expect("a row");
     execute(&prepared.app, "delete from later").await.expect("no row");
     // A stranger does not even get in.
-    execute(&prepared.superuser, "create role stranger_of_the_tests login password 'x'").await.expect("a role");
+    execute(&prepared.superuser, "create role stranger_of_the_tests login password 'x'")
+        .await
+        .expect("a role");
     let stranger = as_role(&prepared.app, "stranger_of_the_tests", Some("x"));
     let error = execute(&stranger, "select 1").await.expect_err("no connection");
     assert!(error.to_string().contains("permission denied for database"), "{error}");
 
     // A binary that is newer than the schema.
-    execute(&prepared.owner, "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)")
-        .await
-        .expect("the owner may");
+    execute(
+        &prepared.owner,
+        "delete from _sqlx_migrations where version = (select max(version) from _sqlx_migrations)",
+    )
+    .await
+    .expect("the owner may");
     let app = open(&prepared.app);
     let error = app.migrate().await.expect_err("not up to date");
     assert!(matches!(error, StoreError::Schema(_)), "{error:?}");

@@ -67,7 +67,9 @@ impl Listening {
 
         let folder = data_dir.path().join("postgres/cluster");
         let (certificate, key) = authority.give(&["localhost", "127.0.0.1"]);
-        for (name, text) in [("server.crt", &certificate), ("server.key", &key), ("clients.crt", &authority.pem)] {
+        for (name, text) in
+            [("server.crt", &certificate), ("server.key", &key), ("clients.crt", &authority.pem)]
+        {
             write_for(&folder, name, text);
         }
         let hba = fs::read_to_string(folder.join("pg_hba.conf")).expect("readable");
@@ -132,7 +134,8 @@ impl Listening {
     }
 
     async fn stop(mut self) {
-        nix::sys::signal::kill(self.data_dir.postmaster().expect("a postmaster"), Signal::SIGQUIT).expect("ours");
+        nix::sys::signal::kill(self.data_dir.postmaster().expect("a postmaster"), Signal::SIGQUIT)
+            .expect("ours");
         self.server.wait().await.expect("an end");
     }
 }
@@ -232,8 +235,8 @@ async fn the_database_is_the_right_one_and_nobody_reads_along() {
     for (host, rest) in [(elsewhere, "postroom?sslmode=disable"), (elsewhere, "postroom?sslmode=prefer")] {
         assert!(!reach(&postgres.url(host, rest)).await.expect("meant"), "{rest}");
     }
-    let (_keys, _vault) = vault();
-    let keys = _keys.path().join("vault.keys");
+    let (key_folder, _vault) = vault();
+    let keys = key_folder.path().join("vault.keys");
     let keys = keys.to_str().expect("UTF-8");
     let url = postgres.url(elsewhere, "postroom");
     for command in [&["site", "list"][..], &["serve", "--listen", "127.0.0.1:0"]] {

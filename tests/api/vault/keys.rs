@@ -9,7 +9,8 @@ use postroom::vault::Vault;
 use tonic::{Code, Status};
 
 use super::{
-    K1, K2, PASSWORD, USER, command, insert_accounts, is_sent_at_once, letter_of, sealed_under, stderr, stdout,
+    K1, K2, PASSWORD, USER, command, insert_accounts, is_sent_at_once, letter_of, sealed_under, stderr,
+    stdout,
 };
 use crate::binary::{DataDir, Serving, run_in};
 use crate::desk::submit;
@@ -112,10 +113,8 @@ async fn mail_flows_again_when_a_key_is_put_into_the_file() {
     insert_accounts(&postroom.database_url, &vault, "shop", 1..2, server.port()).await;
     let letter = submit(&postroom, letter_of(1)).await;
     let parked = "select count(*) from lanes where parking_error like '%`k1`%'";
-    eventually("parked", async || {
-        (super::count(&postroom.database_url, parked).await == 1).then_some(())
-    })
-    .await;
+    eventually("parked", async || (super::count(&postroom.database_url, parked).await == 1).then_some(()))
+        .await;
     let file = postroom.vault_file();
     let text = std::fs::read_to_string(&file).expect("the file");
     // What cannot be understood changes nothing.
@@ -151,10 +150,8 @@ async fn keys_in_the_environment_are_changed_by_restarts() {
         let arguments = ["--database-url", &url, "--drain-wait", "0s"];
         let serving = Serving::start_in(&data_dir.path(), &arguments, &variables).await;
         let client = serving.client(key.trim());
-        eventually("a server", async || {
-            client.settings().list_sites(ListSitesRequest::default()).await.ok()
-        })
-        .await;
+        eventually("a server", async || client.settings().list_sites(ListSitesRequest::default()).await.ok())
+            .await;
         let done = run_in(&["vault", "rotate", "--database-url", &url], &variables).await;
         assert!(stdout(&done).starts_with(rotated), "{keys}: {} {}", stdout(&done), stderr(&done));
         serving.signal(Signal::SIGTERM);
@@ -163,10 +160,8 @@ async fn keys_in_the_environment_are_changed_by_restarts() {
         assert!(!printed.contains("AAEC") && !printed.contains("ICEi"), "{printed}");
     }
     assert_eq!(sealed_under(&url, "k2").await, 3);
-    let wrong = run_in(
-        &["vault", "check", "--database-url", &url],
-        &[("POSTROOM_VAULT_KEY_DATA", "k1:secret")],
-    )
-    .await;
+    let wrong =
+        run_in(&["vault", "check", "--database-url", &url], &[("POSTROOM_VAULT_KEY_DATA", "k1:secret")])
+            .await;
     assert_eq!(stderr(&wrong), "postroom: key 1 of the environment: the key is not base64\n");
 }

@@ -4,7 +4,9 @@ use nix::sys::signal::Signal;
 use postroom::vault::Vault;
 use sqlx::Connection as _;
 
-use super::{K1, K2, command, connect, count, execute, insert_accounts, key_file, sealed_under, stderr, stdout};
+use super::{
+    K1, K2, command, connect, count, execute, insert_accounts, key_file, sealed_under, stderr, stdout,
+};
 use crate::binary::{DataDir, Serving};
 use crate::support::{PATIENCE, database};
 
@@ -32,7 +34,10 @@ async fn a_missing_or_wrong_key_keeps_a_server_from_starting() {
     let wrong = K1.replace("AAEC", "BBEC");
     let table = [
         (K2, "the vault has no key `k1` (3 in accounts.sealed_password)"),
-        (&wrong, "the vault's key `k1` does not open what was sealed under that id (3 tried, in accounts.sealed_password)"),
+        (
+            &wrong,
+            "the vault's key `k1` does not open what was sealed under that id (3 tried, in accounts.sealed_password)",
+        ),
     ];
     for (lines, reason) in table {
         let (_folder, keys) = key_file(&[lines]);
@@ -50,7 +55,10 @@ async fn a_missing_or_wrong_key_keeps_a_server_from_starting() {
         assert_eq!(checked.status.code(), Some(1));
         let told = stderr(&checked);
         for account in 1..4 {
-            assert!(told.contains(&format!("sites/shop/accounts/{account}\taccounts.sealed_password\t")), "{told}");
+            assert!(
+                told.contains(&format!("sites/shop/accounts/{account}\taccounts.sealed_password\t")),
+                "{told}"
+            );
         }
         assert!(told.contains("3 stored secrets do not open"), "{told}");
     }
@@ -59,7 +67,10 @@ async fn a_missing_or_wrong_key_keeps_a_server_from_starting() {
     let checked = command(&["vault", "check"], &url, &keys).await;
     assert!(checked.status.success(), "{}", stderr(&checked));
     let told = stdout(&checked);
-    assert!(told.starts_with("accounts.sealed_password\tk1\t3 sealed\nk2\tfirst: seals\nk1\tneeded"), "{told}");
+    assert!(
+        told.starts_with("accounts.sealed_password\tk1\t3 sealed\nk2\tfirst: seals\nk1\tneeded"),
+        "{told}"
+    );
 }
 
 async fn start_and_stop(url: &str, keys: &std::path::Path) -> String {
@@ -91,7 +102,10 @@ async fn single_damage_is_told_and_can_be_given_up() {
     )
     .await;
     let output = start_and_stop(&url, &keys).await;
-    assert!(output.contains("a sealed value is broken") && output.contains("sites/shop/accounts/2"), "{output}");
+    assert!(
+        output.contains("a sealed value is broken") && output.contains("sites/shop/accounts/2"),
+        "{output}"
+    );
 
     // The last byte of `k1` becomes another letter of an id.
     execute(
@@ -103,11 +117,7 @@ async fn single_damage_is_told_and_can_be_given_up() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr(&refused).contains("no key `k9` (1 in"), "{}", stderr(&refused));
     // As the README tells.
-    execute(
-        &url,
-        "update accounts set sealed_password = '' where site_id = 'shop' and account_id = 3",
-    )
-    .await;
+    execute(&url, "update accounts set sealed_password = '' where site_id = 'shop' and account_id = 3").await;
     let output = start_and_stop(&url, &keys).await;
     assert!(output.contains("sealed values are broken"), "{output}");
     assert_eq!(sealed_under(&url, "").await, 1);
