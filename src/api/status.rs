@@ -112,6 +112,13 @@ impl From<StoreError> for Problem {
                 )
                 .with("key", id)
             }
+            StoreError::Vault(VaultError::Broken) => {
+                tracing::error!(error = cause, "a secret cannot be opened");
+                Self::new(
+                    Reason::KeyUnknown,
+                    "the stored password is broken and cannot be opened: set a new one",
+                )
+            }
             StoreError::Refused(_)
             | StoreError::Encryption(_)
             | StoreError::Schema(_)

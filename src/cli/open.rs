@@ -37,7 +37,7 @@ impl Opened {
             VaultKeys::Made(path) => Vault::load_or_create(&path)?,
             VaultKeys::Environment(data) => Vault::parse_variable(data.expose())?,
         });
-        Ok(Self { database_url, pool: limits(pool), vault, postgres })
+        Ok(Self { database_url, pool: limits(&pool), vault, postgres })
     }
 
     /// Leaves the database.
@@ -50,7 +50,7 @@ impl Opened {
 }
 
 /// The limits that the options mean.
-fn limits(options: PoolOptions) -> PoolLimits {
+fn limits(options: &PoolOptions) -> PoolLimits {
     let PoolOptions {
         db_connections,
         db_delivery_connections,
@@ -59,11 +59,11 @@ fn limits(options: PoolOptions) -> PoolLimits {
         db_lock_timeout,
     } = options;
     PoolLimits {
-        connections: db_connections,
-        delivery_connections: db_delivery_connections,
-        acquire_timeout: db_acquire_timeout,
-        statement_timeout: db_statement_timeout,
-        lock_timeout: db_lock_timeout,
+        connections: *db_connections,
+        delivery_connections: *db_delivery_connections,
+        acquire_timeout: *db_acquire_timeout,
+        statement_timeout: *db_statement_timeout,
+        lock_timeout: *db_lock_timeout,
     }
 }
 

@@ -214,27 +214,21 @@ impl StoreOptions {
             (None, Some(data)) => Some(VaultKeys::Environment(data)),
             (None, None) => None,
         };
-        let (database, vault_keys) = match database_url {
-            Some(url) => {
-                if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
-                    errors.push(ConfigError::DatabaseUrl);
-                }
-                if given.is_none() && !errors.contains(&ConfigError::TwoVaultKeys) {
-                    errors.push(ConfigError::NoVaultKeys);
-                }
-                (Some(Database::Server { url }), given)
+        let (database, vault_keys) = if let Some(url) = database_url {
+            if !["postgres://", "postgresql://"].iter().any(|scheme| url.0.starts_with(scheme)) {
+                errors.push(ConfigError::DatabaseUrl);
             }
-            None => match data_dir.or_else(default_data_dir) {
-                Some(data_dir) => {
-                    let made = || VaultKeys::Made(data_dir.join(VAULT_KEYS_FILE));
-                    let vault_keys = given.unwrap_or_else(made);
-                    (Some(Database::Private { data_dir }), Some(vault_keys))
-                }
-                None => {
-                    errors.push(ConfigError::NoDataDir);
-                    (None, None)
-                }
-            },
+            if given.is_none() && !errors.contains(&ConfigError::TwoVaultKeys) {
+                errors.push(ConfigError::NoVaultKeys);
+            }
+            (Some(Database::Server { url }), given)
+        } else if let Some(data_dir) = data_dir.or_else(default_data_dir) {
+            let made = || VaultKeys::Made(data_dir.join(VAULT_KEYS_FILE));
+            let vault_keys = given.unwrap_or_else(made);
+            (Some(Database::Private { data_dir }), Some(vault_keys))
+        } else {
+            errors.push(ConfigError::NoDataDir);
+            (None, None)
         };
         match database.zip(vault_keys) {
             Some((database, vault_keys)) if errors.is_empty() => {

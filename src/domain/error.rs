@@ -25,7 +25,7 @@ pub enum Reason {
     HostNotAllowed,
     /// The state of the thing does not allow it.
     StateConflict,
-    /// A sealed value was sealed by a key that is not there.
+    /// A sealed value does not open: its key is not there, or it is broken.
     KeyUnknown,
     /// Bad input; the violations name the fields.
     InvalidField,

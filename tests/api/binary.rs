@@ -41,7 +41,8 @@ pub(crate) async fn run(arguments: &[&str]) -> Output {
 pub(crate) async fn run_in(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut program = program(arguments);
     program.envs(variables.iter().copied());
-    timeout(PATIENCE, program.output()).await.expect("an end in time").expect("the program")
+    // Some do a lot on their way.
+    timeout(2 * PATIENCE, program.output()).await.expect("an end in time").expect("the program")
 }
 
 /// A data folder. A cluster that still runs in it at the end is stopped, so that a failed test leaves nothing behind.

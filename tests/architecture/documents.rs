@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::Args as _;
-use postroom::config::ServeOptions;
+use postroom::config::{KEY_DATA, ServeOptions};
 
 use crate::rust_files;
 
@@ -71,6 +71,8 @@ fn the_readme_lists_the_settings_of_the_server() {
         assert!(text.contains(start.trim_end()), "README.md lacks the row {start}");
         rows.insert(format!("--{flag}"));
     }
+    let row = format!("| | `{KEY_DATA}` | |");
+    assert!(text.contains(&row), "README.md lacks the row {row}");
     let section = text.split("## Settings of the server").nth(1).expect("a section of settings");
     let section = section.split("\n## ").next().expect("its end");
     let listed: BTreeSet<_> =

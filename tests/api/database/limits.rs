@@ -76,6 +76,6 @@ async fn a_server_takes_no_more_connections_than_it_may() {
     })
     .await;
     serving.signal(Signal::SIGTERM);
-    let (status, printed) = serving.end(Duration::from_secs(60)).await;
+    let (status, printed) = serving.end(Duration::from_mins(1)).await;
     assert_eq!(status.code(), Some(0), "{printed}");
 }

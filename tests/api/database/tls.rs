@@ -235,8 +235,8 @@ async fn the_database_is_the_right_one_and_nobody_reads_along() {
     for (host, rest) in [(elsewhere, "postroom?sslmode=disable"), (elsewhere, "postroom?sslmode=prefer")] {
         assert!(!reach(&postgres.url(host, rest)).await.expect("meant"), "{rest}");
     }
-    let (_keys, _vault) = vault();
-    let keys = _keys.path().join("vault.keys");
+    let (key_folder, _vault) = vault();
+    let keys = key_folder.path().join("vault.keys");
     let keys = keys.to_str().expect("UTF-8");
     let url = postgres.url(elsewhere, "postroom");
     for command in [&["site", "list"][..], &["serve", "--listen", "127.0.0.1:0"]] {

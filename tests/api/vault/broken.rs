@@ -7,10 +7,12 @@ use postroom::api::proto::log_entry::Kind;
 use postroom::api::proto::message::State;
 use postroom::api::proto::parking::Reason;
 use postroom::api::proto::{
-    GetAccountRequest, GetMessageRequest, ListLogEntriesRequest, Message, Parking, SendMessageRequest,
+    CheckAccountRequest, GetAccountRequest, GetMessageRequest, ListLogEntriesRequest, Message, Parking,
+    SendMessageRequest, check_account_request,
 };
 use postroom::vault::Vault;
 use sqlx::Connection as _;
+use tonic::Code;
 
 use super::{
     K1, PASSWORD, USER, command, connect, insert_accounts, is_sent_at_once, key_file, letter_of, stderr,
@@ -19,7 +21,7 @@ use super::{
 use crate::binary::{Client, DataDir, Serving};
 use crate::eventually::eventually;
 use crate::scripted::ordinary::Behaviour;
-use crate::support::{PATIENCE, database};
+use crate::support::{PATIENCE, database, reason};
 
 /// The stored passwords, by site and account.
 type Stored = BTreeMap<(String, i64), Vec<u8>>;
@@ -134,6 +136,12 @@ async fn damaged_secrets_are_told_and_their_mail_waits_until_they_are_mended() {
         assert!(parking.error.starts_with("the password cannot be opened: "), "{name}: {parking:?}");
         let waits = message(&client, letter).await;
         assert!(waits.state() == State::Queued && waits.attempts.is_empty(), "{name}: {waits:?}");
+        // Whoever checks the account is told, and nothing of the secret.
+        let target = Some(check_account_request::Target::Name(name.clone()));
+        let request =
+            CheckAccountRequest { parent: format!("sites/{site}"), target, ..CheckAccountRequest::default() };
+        let error = client.accounts().check_account(request).await.expect_err("no password");
+        assert_eq!(reason(&error), (Code::FailedPrecondition, "KEY_UNKNOWN".to_owned()), "{name}");
         // People of the site see it in the account's log.
         let log = format!("sites/{site}/logs/send-admin-{account}");
         let entry = eventually("an entry", async || {
