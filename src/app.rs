@@ -27,6 +27,7 @@ use crate::config::EgressConfig;
 use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
 use crate::domain::parking::Backoff;
+use crate::domain::settings::EffectiveSettings;
 use crate::shutdown::Shutdown;
 use crate::smtp::egress::{Policy, PolicyError};
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors};
@@ -63,6 +64,8 @@ pub struct AppOptions {
     pub smtp_floors: Floors,
     /// Smallest retry interval that a site may set.
     pub retry_floor: Duration,
+    /// What counts for sites that set nothing.
+    pub settings_defaults: EffectiveSettings,
     /// Largest letter in bytes after MIME encoding.
     pub max_letter_bytes: usize,
     /// Checks of accounts allowed a minute.
@@ -84,6 +87,7 @@ impl AppOptions {
             egress: EgressConfig::default(),
             smtp_floors: Floors::default(),
             retry_floor: DEFAULT_RETRY_FLOOR,
+            settings_defaults: EffectiveSettings::default(),
             max_letter_bytes: DEFAULT_MAX_LETTER_BYTES,
             check_limits: CheckLimits::default(),
             drain_wait: Duration::ZERO,
@@ -149,12 +153,13 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         egress: EgressConfig { egress_allow, egress_ports, plaintext_auth_hosts },
         smtp_floors,
         retry_floor,
+        settings_defaults,
         max_letter_bytes,
         check_limits,
         drain_wait,
         reflection,
     } = options;
-    let store = Store::open(&database_url, vault, Clock::default())?;
+    let store = Store::open(&database_url, vault, Clock::default())?.with_defaults(settings_defaults);
     prepare(&store, &shutdown).await?;
     let connector = Arc::new(Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,

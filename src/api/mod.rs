@@ -9,6 +9,7 @@ mod limits;
 mod logs;
 mod mailbox;
 mod page;
+mod presence;
 pub mod proto;
 mod read_notes;
 mod send;
@@ -28,6 +29,7 @@ use self::auth::{Authenticator, Credentials};
 use self::check_limits::CheckBudget;
 pub use self::check_limits::CheckLimits;
 pub use self::limits::translate_too_large;
+use self::presence::Presence;
 use self::proto::accounts_service_server::AccountsServiceServer;
 use self::proto::logs_service_server::LogsServiceServer;
 use self::proto::send_service_server::SendServiceServer;
@@ -35,7 +37,7 @@ use self::proto::settings_service_server::SettingsServiceServer;
 use self::read_notes::ReadNotes;
 use crate::domain::access::Right;
 use crate::domain::error::{Problem, Reason};
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::smtp::Connector;
 use crate::store::{Store, settings as stored_settings};
@@ -59,6 +61,7 @@ pub struct Api {
     store: Store,
     connector: Arc<Connector>,
     authenticator: Authenticator,
+    presence: Presence,
     check_budget: CheckBudget,
     read_notes: ReadNotes,
     options: ApiOptions,
@@ -77,6 +80,7 @@ impl Api {
     ) -> Arc<Self> {
         Arc::new(Self {
             authenticator: Authenticator::new(store.clone()),
+            presence: Presence::new(store.clone()),
             check_budget: CheckBudget::new(options.check_limits),
             read_notes: ReadNotes::default(),
             store,
@@ -107,19 +111,22 @@ impl Api {
         let credentials = self.authenticator.caller(metadata).await?;
         let named = named?;
         credentials.caller.may(right, named.site())?;
+        if let Some(site) = named.site() {
+            self.presence.demand(site).await?;
+        }
         Ok((credentials, named))
     }
 
     /// The settings of a site.
-    async fn settings_of(&self, site: &SiteId) -> Result<StoredSettings, Problem> {
+    async fn settings_of(&self, site: &SiteId) -> Result<EffectiveSettings, Problem> {
         let settings = stored_settings::find(&self.store, site).await?;
-        settings.map(|settings| settings.stored).ok_or_else(|| Problem::not_found(site.name()))
+        settings.map(|settings| settings.effective).ok_or_else(|| Problem::not_found(site.name()))
     }
 
     /// The settings of a site that is switched on.
-    async fn settings_of_enabled(&self, site: &SiteId) -> Result<StoredSettings, Problem> {
+    async fn settings_of_enabled(&self, site: &SiteId) -> Result<EffectiveSettings, Problem> {
         let settings = self.settings_of(site).await?;
-        if settings.enabled() {
+        if settings.enabled {
             return Ok(settings);
         }
         let text = format!("{} is switched off in its settings", site.name());

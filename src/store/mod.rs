@@ -10,6 +10,7 @@ pub mod cleaning;
 pub mod closing;
 pub mod connections;
 pub mod contents;
+pub mod departures;
 mod error;
 pub mod events;
 pub mod keys;
@@ -45,6 +46,7 @@ use sqlx::{Connection, Executor, PgConnection, PgPool, query_scalar};
 use self::changes::Changes;
 pub use self::error::StoreError;
 use crate::domain::clock::Clock;
+use crate::domain::settings::EffectiveSettings;
 use crate::vault::Vault;
 
 /// Connections for calls: a few are there before they are needed, since a login costs milliseconds; at most as many as
@@ -75,6 +77,8 @@ pub struct Store {
     vault: Arc<Vault>,
     clock: Clock,
     changes: Arc<Changes>,
+    /// What counts for sites that have set nothing.
+    defaults: Arc<EffectiveSettings>,
     /// What was just added to logs that somebody follows.
     recent: Arc<logs::Recent>,
 }
@@ -103,8 +107,15 @@ impl Store {
             vault,
             clock,
             changes: Arc::default(),
+            defaults: Arc::default(),
             recent: Arc::default(),
         })
+    }
+
+    /// The same store with the operator's defaults for sites that have set nothing.
+    #[must_use]
+    pub fn with_defaults(self, defaults: EffectiveSettings) -> Self {
+        Self { defaults: Arc::new(defaults), ..self }
     }
 
     /// The same store over the connections of delivery: however many workers there are, calls find one of their own.
@@ -138,6 +149,12 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// What counts for sites that have set nothing.
+    #[must_use]
+    pub fn defaults(&self) -> &EffectiveSettings {
+        &self.defaults
     }
 
     /// The vault.

@@ -55,7 +55,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     // Secrets are a type of the domain, since accounts have them.
     ("vault", &["domain::secret"]),
     ("domain", &[]),
-    ("config", &["private_postgres", "telemetry"]),
+    // The operator's defaults are held to the rules of the settings.
+    ("config", &["private_postgres", "telemetry", "domain::settings", "domain::log"]),
     ("private_postgres", &["domain::secret"]),
     ("telemetry", &[]),
     ("shutdown", &[]),

@@ -12,7 +12,7 @@ use crate::domain::log::{Chunk, LogId};
 use crate::domain::outcome::Step;
 use crate::domain::providers;
 use crate::domain::secret::Secret;
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::mime::compose::{Composed, compose};
 use crate::smtp::check::{self, Report, StepState};
@@ -78,7 +78,7 @@ pub(super) struct Proof {
 pub(super) async fn climb_live(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     subject: Subject<'_>,
     test: TestLetter,
 ) -> Result<Report, Problem> {
@@ -94,7 +94,7 @@ pub(super) async fn climb_live(
 pub(super) async fn climb(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     subject: Subject<'_>,
     test: TestLetter,
 ) -> Result<Proof, Problem> {
@@ -104,7 +104,7 @@ pub(super) async fn climb(
 async fn climb_with(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     subject: Subject<'_>,
     test: TestLetter,
     live: impl FnOnce(&Transcript, &Chunk) -> Option<Live>,
@@ -116,8 +116,8 @@ async fn climb_with(
         TestLetter::None => None,
     };
     let target = Target { server: profile.server.clone(), auth };
-    let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
-    let timeout = settings.connection_timeout();
+    let transcript = Transcript::new(settings.log_level, api.store.clock().clone());
+    let timeout = settings.connection_timeout;
     let mut chunk = Chunk {
         site: site.clone(),
         log: LogId::check(profile.ownership.origin, account),
@@ -125,7 +125,7 @@ async fn climb_with(
         message: None,
         entries: Vec::new(),
     };
-    let live = settings.save_logs().then(|| live(&transcript, &chunk)).flatten();
+    let live = settings.save_logs.then(|| live(&transcript, &chunk)).flatten();
     let mut report =
         check::run(&api.connector, &target, &profile.sender_email, letter.as_deref(), timeout, &transcript)
             .await;
@@ -134,7 +134,7 @@ async fn climb_with(
         chunk.entries = live.end().await;
     }
     chunk.entries.extend(transcript.take());
-    let transcript = (settings.save_logs() && !chunk.entries.is_empty()).then_some(chunk);
+    let transcript = (settings.save_logs && !chunk.entries.is_empty()).then_some(chunk);
     Ok(Proof { report, transcript })
 }
 

@@ -121,6 +121,8 @@ pub enum Deed {
     },
     /// Changed these settings.
     ChangeSettings(Vec<&'static str>),
+    /// Set these settings back to the operator's defaults.
+    RestoreSettings(Vec<&'static str>),
     /// Made a key.
     MakeKey(Caller),
     /// Revoked a key.
@@ -185,6 +187,7 @@ impl Deed {
                 format!("deleted {}{}", account(*id), if *force { " (force)" } else { "" })
             }
             Self::ChangeSettings(fields) => format!("changed {name}/settings{}", listed(fields)),
+            Self::RestoreSettings(fields) => format!("restored {name}/settings{}", listed(fields)),
             Self::MakeKey(Caller { key_id, scope, roles, expire_time }) => {
                 let noun = if roles.len() == 1 { "role" } else { "roles" };
                 let end = expire_time.map(|end| format!(", until {}", moment(end))).unwrap_or_default();
