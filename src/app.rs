@@ -26,6 +26,7 @@ use crate::config::EgressConfig;
 use crate::delivery::{self, Pulse};
 use crate::domain::clock::Clock;
 use crate::domain::parking::Backoff;
+use crate::domain::settings::EffectiveSettings;
 use crate::shutdown::Shutdown;
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors, Names};
 use crate::store::{PoolLimits, Store, StoreError, notices, replicas, sealed};
@@ -62,6 +63,8 @@ pub struct AppOptions {
     pub smtp_floors: Floors,
     /// Smallest retry interval that a site may set.
     pub retry_floor: Duration,
+    /// What counts for sites that set nothing.
+    pub settings_defaults: EffectiveSettings,
     /// Largest letter in bytes after MIME encoding.
     pub max_letter_bytes: usize,
     /// Checks of accounts allowed a minute.
@@ -89,6 +92,7 @@ impl AppOptions {
             smtp_names: Names::default(),
             smtp_floors: Floors::default(),
             retry_floor: DEFAULT_RETRY_FLOOR,
+            settings_defaults: EffectiveSettings::default(),
             max_letter_bytes: DEFAULT_MAX_LETTER_BYTES,
             check_limits: CheckLimits::default(),
             calls_per_key: DEFAULT_CALLS_PER_KEY,
@@ -155,6 +159,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         smtp_names,
         smtp_floors,
         retry_floor,
+        settings_defaults,
         max_letter_bytes,
         check_limits,
         calls_per_key,
@@ -162,7 +167,8 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         reflection,
         transport,
     } = options;
-    let store = Store::open_with(&database_url, &pool, vault, Clock::default())?;
+    let store =
+        Store::open_with(&database_url, &pool, vault, Clock::default())?.with_defaults(settings_defaults);
     prepare(&store, &shutdown).await?;
     let connector = Arc::new(Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,

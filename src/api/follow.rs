@@ -188,7 +188,12 @@ impl<F: Followed> Follower<F> {
         if self.checked.elapsed() < KEY_CHECK {
             return Ok(());
         }
-        match self.api.authenticator.still_counts(&self.credentials).await {
+        let counts = self.api.authenticator.still_counts(&self.credentials).await;
+        let checked = match counts {
+            Ok(()) => self.api.presence.demand(&self.site).await,
+            Err(problem) => Err(problem),
+        };
+        match checked {
             // Nothing can be read meanwhile, either.
             Err(problem) if self.bears(&problem) => Ok(()),
             checked => {

@@ -11,6 +11,7 @@ mod logs;
 mod mailbox;
 mod memory;
 mod page;
+mod presence;
 pub mod proto;
 mod rate;
 mod read_notes;
@@ -33,6 +34,7 @@ use self::auth::{Authenticator, Credentials};
 use self::check_limits::CheckBudget;
 pub use self::check_limits::CheckLimits;
 use self::memory::Memory;
+use self::presence::Presence;
 use self::proto::accounts_service_server::AccountsServiceServer;
 use self::proto::logs_service_server::LogsServiceServer;
 use self::proto::send_service_server::SendServiceServer;
@@ -40,7 +42,7 @@ use self::proto::settings_service_server::SettingsServiceServer;
 use self::read_notes::ReadNotes;
 use crate::domain::access::Right;
 use crate::domain::error::{Problem, Reason};
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::smtp::Connector;
 use crate::store::{Store, settings as stored_settings};
@@ -65,6 +67,7 @@ pub struct Api {
     store: Store,
     connector: Arc<Connector>,
     authenticator: Authenticator,
+    presence: Presence,
     check_budget: CheckBudget,
     read_notes: ReadNotes,
     memory: Memory,
@@ -84,6 +87,7 @@ impl Api {
     ) -> Arc<Self> {
         Arc::new(Self {
             authenticator: Authenticator::new(store.clone(), options.calls_per_key),
+            presence: Presence::new(store.clone()),
             check_budget: CheckBudget::new(options.check_limits),
             read_notes: ReadNotes::default(),
             memory: Memory::for_requests_of(options.max_letter_bytes + limits::LETTER_OVERHEAD_BYTES),
@@ -119,19 +123,22 @@ impl Api {
             let site = named.site().map(SiteId::as_str);
             tracing::warn!(key = %credentials.caller.key_id, site, ?right, "a key without the right was refused");
         })?;
+        if let Some(site) = named.site() {
+            self.presence.demand(site).await?;
+        }
         Ok((credentials, named))
     }
 
     /// The settings of a site.
-    async fn settings_of(&self, site: &SiteId) -> Result<StoredSettings, Problem> {
+    async fn settings_of(&self, site: &SiteId) -> Result<EffectiveSettings, Problem> {
         let settings = stored_settings::find(&self.store, site).await?;
-        settings.map(|settings| settings.stored).ok_or_else(|| Problem::not_found(site.name()))
+        settings.map(|settings| settings.effective).ok_or_else(|| Problem::not_found(site.name()))
     }
 
     /// The settings of a site that is switched on.
-    async fn settings_of_enabled(&self, site: &SiteId) -> Result<StoredSettings, Problem> {
+    async fn settings_of_enabled(&self, site: &SiteId) -> Result<EffectiveSettings, Problem> {
         let settings = self.settings_of(site).await?;
-        if settings.enabled() {
+        if settings.enabled {
             return Ok(settings);
         }
         let text = format!("{} is switched off in its settings", site.name());

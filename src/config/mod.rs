@@ -3,6 +3,7 @@
 
 mod egress;
 mod listening;
+mod site_defaults;
 mod store;
 
 use std::net::SocketAddr;
@@ -16,9 +17,11 @@ use thiserror::Error;
 
 pub use self::egress::{EgressConfig, EgressOptions};
 pub use self::listening::{ListenConfig, ListenOptions, TlsFiles};
+pub use self::site_defaults::SiteDefaultsOptions;
 pub use self::store::{
     Database, DatabaseUrl, KEY_DATA, KeyData, PoolOptions, StoreConfig, StoreOptions, VaultKeys,
 };
+use crate::domain::settings::EffectiveSettings;
 use crate::telemetry::{LogFilter, LogFormat};
 
 /// A stop that takes longer than this is a fault in the configuration.
@@ -52,6 +55,10 @@ pub struct ServeOptions {
     /// The shortest time between two tries that a site may configure
     #[arg(long, env = "POSTROOM_RETRY_FLOOR", value_name = "DURATION", default_value = "30m", value_parser = humantime::parse_duration)]
     pub retry_floor: Duration,
+
+    /// What counts for sites that set nothing.
+    #[command(flatten)]
+    pub site_defaults: SiteDefaultsOptions,
 
     /// The largest letter in MiB after MIME encoding, 1 to 100
     #[arg(long, env = "POSTROOM_MAX_LETTER_MIB", value_name = "MIB", default_value_t = 25, value_parser = value_parser!(u8).range(1..=100))]
@@ -104,6 +111,8 @@ pub struct Config {
     pub egress: EgressConfig,
     /// The shortest time between two tries that a site may configure.
     pub retry_floor: Duration,
+    /// What counts for sites that set nothing.
+    pub settings_defaults: EffectiveSettings,
     /// Largest letter in bytes after MIME encoding.
     pub max_letter_bytes: usize,
     /// Calls a second of a key that sets no limit of its own.
@@ -191,6 +200,14 @@ pub enum ConfigError {
         /// The most it may be.
         max: Duration,
     },
+    /// A file of settings that cannot be used.
+    #[error("--settings-defaults {}: {problem}", path.display())]
+    SettingsDefaults {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// Longer than makes sense.
     #[error("{flag} is at most {}", humantime::format_duration(*max))]
     TooLong {
@@ -215,6 +232,7 @@ impl ServeOptions {
             smtp_ca_file,
             egress,
             retry_floor,
+            site_defaults,
             max_letter_mib,
             calls_per_key,
             drain_wait,
@@ -224,6 +242,7 @@ impl ServeOptions {
         let mut errors = Vec::new();
         let listening = listening.into_config(&mut errors);
         let egress = egress.into_config(&mut errors);
+        let settings_defaults = site_defaults.into_config(retry_floor, &mut errors);
         let limits = [
             ("--retry-floor", retry_floor, RETRY_FLOOR_MAX),
             ("--drain-wait", drain_wait, STOP_MAX),
@@ -250,6 +269,7 @@ impl ServeOptions {
             smtp_ca_file,
             egress,
             retry_floor,
+            settings_defaults,
             max_letter_bytes: usize::from(max_letter_mib) * 1024 * 1024,
             calls_per_key,
             drain_wait,

@@ -56,7 +56,7 @@ pub(super) async fn run(
 ) -> Then {
     connection.prepare(context, lane, sender).await;
     let clock = context.store.clock();
-    let transcript = Transcript::new(sender.settings.log_level(), clock.clone());
+    let transcript = Transcript::new(sender.settings.log_level, clock.clone());
     let (session, message, attempt) = (connection.id(), claim.message, claim.attempt);
     let chunk = |entries| Chunk {
         site: lane.site.clone(),
@@ -106,10 +106,10 @@ pub(super) async fn run(
         }
         return if crowded { Then::Crowded(claim) } else { Then::Wait(Some(claim)) };
     }
-    let intervals = sender.settings.retry_intervals();
+    let intervals = &sender.settings.retry_intervals;
     let policy = Policy {
         retry_intervals: &intervals,
-        on_uncertain: sender.settings.on_uncertain(),
+        on_uncertain: sender.settings.on_uncertain,
         expire_time: claim.expire_time,
         jitter: rand::random(),
     };

@@ -1,17 +1,19 @@
 //! Housekeeping: mail that waits although its time is over is ended, logs begin afresh when their period is over, and what
-//! nobody will ask for any more is deleted. Every server does it; who comes second finds nothing.
+//! nobody will ask for any more is deleted, whole sites among it. Every server does it; who comes second finds nothing.
 
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
-use crate::store::{Store, StoreError, cleaning, closing, logs, settings, sites};
+use crate::store::{Store, StoreError, cleaning, closing, departures, logs, settings, sites};
 
 /// Time between two cleanings.
 const CLEAN: Duration = Duration::from_hours(1);
+/// Time between two looks for sites that are being deleted.
+const DEPARTURES: Duration = Duration::from_secs(5);
 /// After so many bytes of logs that were deleted their room is given back.
 const ROOM: u64 = 1024 * 1024;
 /// Sites that are listed at once.
@@ -19,7 +21,7 @@ const SITES: i64 = 1_000;
 /// Letters that are ended in one transaction.
 const LETTERS: i64 = 500;
 
-/// Sweeps every `sweep` and cleans every hour, until the soft stop.
+/// Sweeps every `sweep`, cleans every hour, and sees sites off that are being deleted, until the soft stop.
 pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) {
     let every = |period: Duration| {
         // Not all servers that were started together at the same moment.
@@ -28,12 +30,13 @@ pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) 
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         ticks
     };
-    let (mut sweeps, mut cleanings) = (every(sweep), every(CLEAN));
+    let (mut sweeps, mut cleanings, mut departures) = (every(sweep), every(CLEAN), every(DEPARTURES));
     loop {
         let work = tokio::select! {
             () = stop.cancelled() => return,
             _ = sweeps.tick() => Work::Sweep,
             _ = cleanings.tick() => Work::Clean,
+            _ = departures.tick() => Work::SeeOff,
         };
         let done = stop.run_until_cancelled(do_it(&store, work)).await;
         if let Some(Err(error)) = done {
@@ -52,11 +55,31 @@ enum Work {
     Sweep,
     /// Deletes what is old.
     Clean,
+    /// Deletes what is left of sites that go.
+    SeeOff,
 }
 
 async fn do_it(store: &Store, work: Work) -> Result<(), StoreError> {
-    through_sites(store, work).await?;
-    drop_leavings(store).await
+    match work {
+        Work::SeeOff => see_off(store).await,
+        Work::Sweep | Work::Clean => {
+            through_sites(store, work).await?;
+            drop_leavings(store).await
+        }
+    }
+}
+
+/// Deletes what is left of sites that go.
+async fn see_off(store: &Store) -> Result<(), StoreError> {
+    for site in departures::list(store).await? {
+        match departures::finish(store, &site).await {
+            Ok(true) => tracing::info!(%site, "nothing is left of a site that was deleted"),
+            // Somebody else is at it, or still writes.
+            Ok(false) => {}
+            Err(error) => go_on(&site, error)?,
+        }
+    }
+    Ok(())
 }
 
 /// Deletes what logs held before they began afresh.
@@ -93,8 +116,9 @@ async fn of_site(store: &Store, site: &SiteId, work: Work) -> Result<(), StoreEr
     // Deleted meanwhile where there are none.
     let Some(settings) = settings::find(store, site).await? else { return Ok(()) };
     match work {
-        Work::Sweep => sweep(store, site, &settings.stored).await,
-        Work::Clean => clean(store, site, &settings.stored).await,
+        Work::Sweep => sweep(store, site, &settings.effective).await,
+        Work::Clean => clean(store, site, &settings.effective).await,
+        Work::SeeOff => Ok(()),
     }
 }
 
@@ -107,8 +131,8 @@ fn go_on(site: &SiteId, error: StoreError) -> Result<(), StoreError> {
     Ok(())
 }
 
-async fn sweep(store: &Store, site: &SiteId, settings: &StoredSettings) -> Result<(), StoreError> {
-    let patience = settings.retry_intervals().iter().sum();
+async fn sweep(store: &Store, site: &SiteId, settings: &EffectiveSettings) -> Result<(), StoreError> {
+    let patience = settings.retry_intervals.iter().sum();
     loop {
         let ended = closing::expire(store, site, patience, LETTERS).await?;
         if ended > 0 {
@@ -120,10 +144,10 @@ async fn sweep(store: &Store, site: &SiteId, settings: &StoredSettings) -> Resul
     }
 }
 
-async fn clean(store: &Store, site: &SiteId, settings: &StoredSettings) -> Result<(), StoreError> {
+async fn clean(store: &Store, site: &SiteId, settings: &EffectiveSettings) -> Result<(), StoreError> {
     let now = store.clock().now();
     logs::restart_due(store, site, now).await?;
-    let deleted = cleaning::clean(store, site, settings.message_retention(), now).await?;
+    let deleted = cleaning::clean(store, site, settings.message_retention, now).await?;
     if deleted > 0 {
         tracing::info!(%site, deleted, "letters were deleted after their retention");
     }

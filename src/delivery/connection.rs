@@ -61,7 +61,7 @@ impl Connection {
     pub(super) async fn prepare(&mut self, context: &Context, lane: &Lane, sender: &Sender) {
         if let Some(Open { session, versions, .. }) = &mut self.open
             && *versions == sender.versions()
-            && self.letters < sender.settings.max_messages_per_batch()
+            && self.letters < sender.settings.max_messages_per_batch
             && !session.is_stale()
         {
             return;
@@ -114,7 +114,7 @@ impl Connection {
         transcript: &Transcript,
     ) -> Result<Session, Failure> {
         self.letters = 0;
-        let timeout = sender.settings.connection_timeout();
+        let timeout = sender.settings.connection_timeout;
         let opened = Session::open(&context.connector, &sender.target, timeout, transcript).await;
         checks::note(&context.store, &sender.account, opened.as_ref()).await;
         opened

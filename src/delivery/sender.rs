@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use crate::domain::account::Account;
 use crate::domain::log::{Entry, LogId, LogLevel};
 use crate::domain::pace::Pace;
-use crate::domain::settings::{Settings, StoredSettings};
+use crate::domain::settings::{EffectiveSettings, Settings};
 use crate::smtp::{Target, Transcript};
 use crate::store::queue::{Claim, Lane};
 use crate::store::{Store, StoreError, accounts, passwords, settings};
@@ -16,7 +16,7 @@ use crate::store::{Store, StoreError, accounts, passwords, settings};
 pub(super) struct Sender {
     pub(super) account: Account,
     pub(super) target: Target,
-    pub(super) settings: StoredSettings,
+    pub(super) settings: EffectiveSettings,
     settings_version: i64,
     loaded: Instant,
 }
@@ -29,11 +29,11 @@ impl Sender {
         let Some(auth) = passwords::open(store, site, account.id).await? else { return Ok(None) };
         let Some(settings) = settings::find(store, site).await? else { return Ok(None) };
         let target = Target { server: account.profile.server.clone(), auth };
-        let Settings { stored, version, .. } = settings;
+        let Settings { site: _, stored: _, effective, version, update_time: _ } = settings;
         Ok(Some(Self {
             account,
             target,
-            settings: stored,
+            settings: effective,
             settings_version: version,
             loaded: Instant::now(),
         }))
@@ -51,7 +51,7 @@ impl Sender {
 
     /// How much of its sessions is kept; `None` where nothing is.
     pub(super) fn kept(&self) -> Option<LogLevel> {
-        self.settings.save_logs().then(|| self.settings.log_level())
+        self.settings.save_logs.then(|| self.settings.log_level)
     }
 
     /// The log of its sessions.
@@ -74,8 +74,8 @@ impl Sender {
     pub(super) fn pace(&self) -> Pace {
         Pace {
             limits: self.account.profile.limits,
-            max_messages_per_batch: self.settings.max_messages_per_batch(),
-            min_batch_interval: self.settings.min_batch_interval(),
+            max_messages_per_batch: self.settings.max_messages_per_batch,
+            min_batch_interval: self.settings.min_batch_interval,
         }
     }
 

@@ -41,14 +41,14 @@ impl<'a> Turnstile<'a> {
     ) -> Self {
         let pace = sender.pace();
         let max_recipients =
-            if sender.settings.send_in_parts() { 1 } else { pace.max_recipients(claim.mailing) };
+            if sender.settings.send_in_parts { 1 } else { pace.max_recipients(claim.mailing) };
         Self {
             context,
             lane,
             claim,
             pace,
             max_recipients: usize::try_from(max_recipients).unwrap_or(usize::MAX),
-            on_uncertain: sender.settings.on_uncertain(),
+            on_uncertain: sender.settings.on_uncertain,
             numbers,
             begun: AtomicU32::new(0),
             refused: AtomicBool::new(false),

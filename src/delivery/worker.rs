@@ -15,7 +15,7 @@ use super::in_hand::InHand;
 use super::sender::Sender;
 use super::{Context, history, unopened};
 use crate::store::parking::Trouble;
-use crate::store::queue::{self, Claim, Lane, Wanted};
+use crate::store::queue::{self, Body, Claim, Lane, Wanted};
 use crate::store::{StoreError, connections, lanes, parking};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
@@ -310,30 +310,41 @@ impl Worker {
     }
 
     /// Sends one letter.
-    async fn send(&self, sender: &Sender, claim: Claim, connection: &mut Connection) -> Then {
+    async fn send(&self, sender: &mut Sender, claim: Claim, connection: &mut Connection) -> Then {
         let Context { store, replica, .. } = &*self.context;
-        match queue::body(store, &self.lane.site, *replica, claim.message, claim.attempt).await {
-            Ok(Some(body)) => {
-                let claim = Claim { cancelled: claim.cancelled || body.cancelled, ..claim };
-                match history::settled(claim, store.clock().now()) {
-                    Ok(claim) => {
-                        attempt::run(&self.context, &self.lane, sender, claim, &body.content, connection)
-                            .await
-                    }
-                    Err(outcome) => {
-                        self.context.record(&self.lane, Some(outcome), None).await;
-                        Then::Skip
-                    }
-                }
-            }
+        let body = match queue::body(store, &self.lane, *replica, claim.message, claim.attempt).await {
+            Ok(Some(body)) => body,
             // Deleted since it was claimed, its place in the queue with it.
             Ok(None) => {
                 self.context.leases.let_go([(claim.message, claim.attempt)]);
-                Then::Skip
+                return Then::Skip;
             }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a letter cannot be read");
                 self.context.hand_back(&self.lane, [claim].into(), AFTER_TROUBLE).await;
+                return Then::Skip;
+            }
+        };
+        let Body { content, cancelled, may_send, account_version, settings_version } = body;
+        let claim =
+            Claim { cancelled: claim.cancelled || cancelled, account_version, settings_version, ..claim };
+        if !may_send {
+            // Its account or its site was switched off since, and it waits; or deleted, and who does that ends it.
+            self.context.hand_back(&self.lane, [claim].into(), Duration::ZERO).await;
+            return Then::Skip;
+        }
+        if !sender.fits(&claim) {
+            // Changed while other letters were sent: what counts now counts for this one.
+            let Some(loaded) = self.load().await else {
+                self.context.hand_back(&self.lane, [claim].into(), AFTER_TROUBLE).await;
+                return Then::Skip;
+            };
+            *sender = loaded;
+        }
+        match history::settled(claim, store.clock().now()) {
+            Ok(claim) => attempt::run(&self.context, &self.lane, sender, claim, &content, connection).await,
+            Err(outcome) => {
+                self.context.record(&self.lane, Some(outcome), None).await;
                 Then::Skip
             }
         }

@@ -18,7 +18,7 @@ pub(super) async fn append(
 ) -> Result<(), StoreError> {
     positions::lock(&mut *connection, site).await?;
     // The time behind the lock: times grow as positions do.
-    logs::append(connection, site, &[note.chunk(site, clock.now())], clock.now()).await
+    logs::append_audit(connection, site, &note.chunk(site, clock.now()), clock.now()).await
 }
 
 /// Notes what is about to be shown; whether there is such a site.
@@ -27,10 +27,14 @@ pub(super) async fn append(
 /// When the database does not answer.
 pub async fn note(store: &Store, site: &SiteId, note: &Note) -> Result<bool, StoreError> {
     let mut transaction = store.pool.begin().await?;
-    let exists =
-        query_scalar!(r#"select exists (select from sites where site_id = $1) as "exists!""#, site.as_str(),)
-            .fetch_one(&mut *transaction)
-            .await?;
+    let exists = query_scalar!(
+        r#"select exists (
+               select from sites where site_id = $1 and delete_time is null
+           ) as "exists!""#,
+        site.as_str(),
+    )
+    .fetch_one(&mut *transaction)
+    .await?;
     if exists {
         append(&mut transaction, &store.clock, site, note).await?;
         transaction.commit().await?;

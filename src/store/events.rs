@@ -128,13 +128,30 @@ fn rows(events: &[Event]) -> Vec<&[Event]> {
     rows
 }
 
-/// The highest position of a site's events so far; 0 where there is none.
+/// The highest position of a site's events so far, or that from which the site began; 0 where there is no such site.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn last_position(store: &Store, site: &SiteId) -> Result<i64, StoreError> {
-    let position = query_scalar!("select max(position) from events where site_id = $1", site.as_str())
-        .fetch_one(&store.pool)
+    let position = query_scalar!(
+        r#"select greatest(first_position, (select max(position) from events where site_id = $1)) as "last!"
+           from sites
+           where site_id = $1"#,
+        site.as_str(),
+    )
+    .fetch_optional(&store.pool)
+    .await?;
+    Ok(position.unwrap_or(0))
+}
+
+/// The position from which a site began: what lies before it is of another one that had its id. 0 where there is no such
+/// site.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn first_position(store: &Store, site: &SiteId) -> Result<i64, StoreError> {
+    let position = query_scalar!("select first_position from sites where site_id = $1", site.as_str())
+        .fetch_optional(&store.pool)
         .await?;
     Ok(position.unwrap_or(0))
 }

@@ -198,10 +198,16 @@ pub(super) async fn insert(
         tags,
         request,
     } = *message;
-    // `for key share` holds off a concurrent delete of the account, not a change of it.
+    // `for key share` holds off a concurrent delete of the account or the site, not a change of them.
     let stored = query_scalar!(
         "with account as (
-             select account_id from accounts where site_id = $1 and account_id = $3 and active for key share
+             select a.account_id
+             from accounts a
+             join sites s on s.site_id = a.site_id and s.delete_time is null
+             where a.site_id = $1
+               and a.account_id = $3
+               and a.active
+             for key share of a, s
          ), message as (
              insert into messages (
                  site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients,

@@ -11,6 +11,7 @@ pub mod closing;
 mod connecting;
 pub mod connections;
 pub mod contents;
+pub mod departures;
 mod error;
 pub mod events;
 pub mod keys;
@@ -46,6 +47,7 @@ pub use self::connecting::PoolLimits;
 use self::connecting::Pools;
 pub use self::error::StoreError;
 use crate::domain::clock::Clock;
+use crate::domain::settings::EffectiveSettings;
 use crate::vault::Vault;
 
 /// The store: a pool of connections, the vault that seals what is secret, the clock it keeps in step with the
@@ -60,6 +62,8 @@ pub struct Store {
     vault: Arc<Vault>,
     clock: Clock,
     changes: Arc<Changes>,
+    /// What counts for sites that have set nothing.
+    defaults: Arc<EffectiveSettings>,
     /// What was just added to logs that somebody follows.
     recent: Arc<logs::Recent>,
 }
@@ -91,8 +95,15 @@ impl Store {
             vault,
             clock,
             changes: Arc::default(),
+            defaults: Arc::default(),
             recent: Arc::default(),
         })
+    }
+
+    /// The same store with the operator's defaults for sites that have set nothing.
+    #[must_use]
+    pub fn with_defaults(self, defaults: EffectiveSettings) -> Self {
+        Self { defaults: Arc::new(defaults), ..self }
     }
 
     /// The same store over the connections of delivery: however many workers there are, calls find one of their own.
@@ -111,6 +122,12 @@ impl Store {
     #[must_use]
     pub fn changes(&self) -> &Changes {
         &self.changes
+    }
+
+    /// What counts for sites that have set nothing.
+    #[must_use]
+    pub fn defaults(&self) -> &EffectiveSettings {
+        &self.defaults
     }
 
     /// The vault.

@@ -267,7 +267,11 @@ async fn save(connection: &mut PgConnection, site: &SiteId, wish: &Wish) -> Resu
     }
     let id = query_scalar!(
         "with site as (
-             update sites set last_sender_id = last_sender_id + 1 where site_id = $1 returning last_sender_id
+             update sites
+             set last_sender_id = last_sender_id + 1
+             where site_id = $1
+               and delete_time is null
+             returning last_sender_id
          )
          insert into senders (
              site_id, sender_id, sender_name, sender_email, sender_key, user_id, shared, source, confirmed

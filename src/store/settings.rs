@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
-use sqlx::{query, query_as};
+use sqlx::{PgConnection, query, query_as};
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, audit};
 use crate::domain::audit::Note;
 use crate::domain::log::LogLevel;
 use crate::domain::log::rotation::RewritePeriod;
-use crate::domain::settings::{AccountPriority, OnUncertain, Settings, StoredSettings};
+use crate::domain::settings::{
+    AccountPriority, EffectiveSettings, OnUncertain, Settings, SettingsField, StoredSettings,
+};
 use crate::domain::site::SiteId;
 
 struct SettingsRow {
@@ -34,7 +36,7 @@ struct SettingsRow {
 }
 
 impl SettingsRow {
-    fn into_settings(self, site: &SiteId) -> Result<Settings, StoreError> {
+    fn into_settings(self, site: &SiteId, defaults: &EffectiveSettings) -> Result<Settings, StoreError> {
         let Self {
             enabled,
             user_accounts_enabled,
@@ -75,7 +77,8 @@ impl SettingsRow {
             on_uncertain: on_uncertain.as_deref().map(uncertainty).transpose()?,
             message_retention: message_retention_ms.map(duration).transpose()?,
         };
-        Ok(Settings { site: site.clone(), stored, version, update_time })
+        let effective = defaults.under(&stored);
+        Ok(Settings { site: site.clone(), stored, effective, version, update_time })
     }
 }
 
@@ -95,20 +98,68 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
     )
     .fetch_optional(&store.pool)
     .await?
-    .map(|row| row.into_settings(site))
+    .map(|row| row.into_settings(site, &store.defaults))
     .transpose()
 }
 
-/// Replaces the settings of a site if they still have the version that `settings` names, and notes it; `None` if not.
+/// Changes what a site has set by `edit`, and notes which fields changed; `None` where there is no such site. Where the
+/// same counts as before it is no change: nothing is noted, and the version stays.
 ///
 /// # Errors
-/// When the database does not answer.
-pub async fn replace(
+/// Those of `edit`; when the database does not answer.
+pub async fn change<E: From<StoreError>>(
     store: &Store,
-    settings: &Settings,
-    note: &Note,
+    site: &SiteId,
+    edit: impl FnOnce(&Settings) -> Result<StoredSettings, E>,
+    note: impl FnOnce(&[SettingsField]) -> Note,
+) -> Result<Option<Settings>, E> {
+    let mut transaction = store.pool.begin().await.map_err(StoreError::from)?;
+    let Some(before) = lock(&mut transaction, site, &store.defaults).await? else { return Ok(None) };
+    let stored = edit(&before)?;
+    if stored == before.stored {
+        return Ok(Some(before));
+    }
+    let fields = store.defaults.under(&stored).differences(&before.effective);
+    let changed = put(&mut transaction, site, &stored, !fields.is_empty(), &store.defaults).await?;
+    if !fields.is_empty() {
+        resume_lanes(&mut transaction, site).await?;
+        audit::append(&mut transaction, &store.clock, site, &note(&fields)).await?;
+    }
+    transaction.commit().await.map_err(StoreError::from)?;
+    store.changes.recorded(site, &[]);
+    Ok(Some(changed))
+}
+
+/// The settings, locked until the transaction ends.
+async fn lock(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    defaults: &EffectiveSettings,
 ) -> Result<Option<Settings>, StoreError> {
-    let Settings { site, stored, version, update_time: _ } = settings;
+    query_as!(
+        SettingsRow,
+        "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
+                connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
+                max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time
+         from settings
+         where site_id = $1
+         for no key update",
+        site.as_str(),
+    )
+    .fetch_optional(connection)
+    .await?
+    .map(|row| row.into_settings(site, defaults))
+    .transpose()
+}
+
+/// Stores settings that are locked; as a new version where something else `counts` then.
+async fn put(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    stored: &StoredSettings,
+    counts: bool,
+    defaults: &EffectiveSettings,
+) -> Result<Settings, StoreError> {
     let StoredSettings {
         enabled,
         user_accounts_enabled,
@@ -129,8 +180,7 @@ pub async fn replace(
     } = stored;
     let intervals: Option<Vec<i64>> =
         retry_intervals.as_ref().map(|intervals| intervals.iter().map(|i| milliseconds(*i)).collect());
-    let mut transaction = store.pool.begin().await?;
-    let changed = query_as!(
+    query_as!(
         SettingsRow,
         "update settings
          set enabled = $3,
@@ -149,15 +199,14 @@ pub async fn replace(
              message_retention_ms = $16,
              log_rewrite_period = $17,
              log_max_size_mib = $18,
-             version = version + 1,
-             update_time = now()
+             version = version + $2::boolean::integer,
+             update_time = case when $2 then now() else update_time end
          where site_id = $1
-           and version = $2
          returning enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
                    connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
                    max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time",
         site.as_str(),
-        version,
+        counts,
         *enabled,
         connection_timeout.map(milliseconds),
         *save_logs,
@@ -175,25 +224,24 @@ pub async fn replace(
         log_rewrite_period.map(RewritePeriod::name),
         log_max_size_mib.map(|size| i32::try_from(size).unwrap_or(i32::MAX)),
     )
-    .fetch_optional(&mut *transaction)
+    .fetch_one(connection)
+    .await?
+    .into_settings(site, defaults)
+}
+
+/// Mail that waits for the pace of before asks again.
+async fn resume_lanes(connection: &mut PgConnection, site: &SiteId) -> Result<(), StoreError> {
+    query!(
+        "update lanes
+         set pause_until = null,
+             mailing_pause_until = null
+         where site_id = $1
+           and (pause_until is not null or mailing_pause_until is not null)",
+        site.as_str(),
+    )
+    .execute(connection)
     .await?;
-    if changed.is_some() {
-        // Mail that waits for the pace of before asks again.
-        query!(
-            "update lanes
-             set pause_until = null,
-                 mailing_pause_until = null
-             where site_id = $1
-               and (pause_until is not null or mailing_pause_until is not null)",
-            site.as_str(),
-        )
-        .execute(&mut *transaction)
-        .await?;
-        audit::append(&mut transaction, &store.clock, site, note).await?;
-    }
-    transaction.commit().await?;
-    store.changes.recorded(site, &[]);
-    changed.map(|row| row.into_settings(site)).transpose()
+    Ok(())
 }
 
 fn duration(milliseconds: i64) -> Result<Duration, StoreError> {

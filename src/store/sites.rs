@@ -4,7 +4,7 @@ use sqlx::{query, query_as};
 use time::OffsetDateTime;
 
 use super::error::violated_constraint;
-use super::{Store, StoreError};
+use super::{Store, StoreError, departures};
 use crate::domain::site::{Site, SiteId};
 
 struct SiteRow {
@@ -23,15 +23,32 @@ impl TryFrom<SiteRow> for Site {
     }
 }
 
-/// Creates a site with its settings; `None` where there is one of this id.
+/// What became of an attempt to create a site.
+#[derive(Debug)]
+pub enum Created {
+    /// It is there.
+    Created(Site),
+    /// There is one of this id.
+    Exists,
+    /// One of this id is being deleted, and not yet gone.
+    Going,
+}
+
+/// Creates a site with its settings. One that gets the id of a deleted one shares nothing with it: no id of an account or a
+/// sender comes again, and no place in its transcripts and events is one of the new site.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Option<Site>, StoreError> {
+pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Created, StoreError> {
     let row = query_as!(
         SiteRow,
         "with site as (
-             insert into sites (site_id, display_name) values ($1, $2)
+             insert into sites (
+                 site_id, display_name, last_account_id, last_sender_id, first_position, log_horizon
+             )
+             select $1, $2, coalesce(f.last_account_id, 0), coalesce(f.last_sender_id, 0), p.position, p.position
+             from (select nextval('log_positions') as position) p
+             left join former_sites f on f.site_id = $1
              returning site_id, display_name, create_time
          ), settings as (
              insert into settings (site_id) select site_id from site
@@ -43,8 +60,10 @@ pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Op
     .fetch_one(&store.pool)
     .await;
     match row {
-        Ok(row) => Ok(Some(row.try_into()?)),
-        Err(error) if violated_constraint(&error) == Some("sites_pkey") => Ok(None),
+        Ok(row) => Ok(Created::Created(row.try_into()?)),
+        Err(error) if violated_constraint(&error) == Some("sites_pkey") => {
+            Ok(if departures::is_going(store, id).await? { Created::Going } else { Created::Exists })
+        }
         Err(error) => Err(error.into()),
     }
 }
@@ -54,11 +73,15 @@ pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Op
 /// # Errors
 /// When the database does not answer.
 pub async fn find(store: &Store, id: &SiteId) -> Result<Option<Site>, StoreError> {
-    query_as!(SiteRow, "select site_id, display_name, create_time from sites where site_id = $1", id.as_str())
-        .fetch_optional(&store.pool)
-        .await?
-        .map(Site::try_from)
-        .transpose()
+    query_as!(
+        SiteRow,
+        "select site_id, display_name, create_time from sites where site_id = $1 and delete_time is null",
+        id.as_str(),
+    )
+    .fetch_optional(&store.pool)
+    .await?
+    .map(Site::try_from)
+    .transpose()
 }
 
 /// Up to `limit` sites behind `after`, by id.
@@ -71,6 +94,7 @@ pub async fn list(store: &Store, after: &str, limit: i64) -> Result<Vec<Site>, S
         r#"select site_id, display_name, create_time
            from sites
            where site_id collate "C" > $1
+             and delete_time is null
            order by site_id collate "C"
            limit $2"#,
         after,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use postroom::api::proto::{
     Account, DeleteAccountRequest, SendMessageRequest, Settings, UpdateAccountRequest,
 };
-use postroom::domain::settings::StoredSettings;
+use postroom::domain::settings::EffectiveSettings;
 use postroom::store::{Store, StoreError, cleaning, logs};
 use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
@@ -213,7 +213,7 @@ async fn keep_writing(store: &Store, writer: usize) {
 
 /// Cleans as if a week had passed, so that logs of deleted accounts are forgotten, too.
 async fn keep_cleaning(store: &Store) {
-    let (shop, retention) = (shop(), StoredSettings::default().message_retention());
+    let (shop, retention) = (shop(), EffectiveSettings::default().message_retention);
     for _ in 0..TURNS {
         persistently(|| logs::restart_due(store, &shop, now())).await;
         let later = now() + Duration::from_hours(8 * 24);

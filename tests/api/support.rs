@@ -23,6 +23,7 @@ use postroom::app::{self, AppError, AppOptions};
 use postroom::config::EgressConfig;
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::clock::Clock;
+use postroom::domain::settings::EffectiveSettings;
 use postroom::private_postgres::{self, PrivatePostgres};
 use postroom::shutdown::Shutdown;
 use postroom::smtp::egress::Policy;
@@ -102,6 +103,8 @@ pub(crate) struct Options {
     pub(crate) smtp_floors: Floors,
     /// Smallest retry interval.
     pub(crate) retry_floor: Duration,
+    /// What counts for sites that set nothing.
+    pub(crate) settings_defaults: EffectiveSettings,
     /// Networks that accounts may reach besides public ones; the loopback unless named.
     pub(crate) egress_allow: Option<&'static str>,
     /// Ports that accounts may reach; all unless named.
@@ -192,6 +195,7 @@ impl Postroom {
             smtp_names: self.options.smtp_names.clone(),
             smtp_floors: self.options.smtp_floors,
             retry_floor: self.options.retry_floor,
+            settings_defaults: self.options.settings_defaults.clone(),
             max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
             check_limits: self
                 .options

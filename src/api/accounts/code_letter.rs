@@ -9,7 +9,7 @@ use crate::domain::message::{Recipient, RecipientKind};
 use crate::domain::routing;
 use crate::domain::secret::Secret;
 use crate::domain::sender::Wish;
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::mime::Content;
 use crate::mime::compose::{self, Composed};
@@ -37,7 +37,7 @@ impl<'a> CodeLetter<'a> {
     pub(super) async fn write(
         api: &Api,
         site: &'a SiteId,
-        settings: &StoredSettings,
+        settings: &EffectiveSettings,
         wish: &'a Wish,
         code: &Secret,
     ) -> Result<Self, Problem> {
@@ -54,7 +54,7 @@ impl<'a> CodeLetter<'a> {
             requested: None,
         };
         let (account, _) =
-            routing::choose(&asked, settings.account_priority(), &candidates).ok_or_else(|| {
+            routing::choose(&asked, settings.account_priority, &candidates).ok_or_else(|| {
                 let text = format!("no account of {} that may be used has this address", site.name());
                 Problem::new(Reason::NoMatchingAccount, text)
                     .with("site", site.name())

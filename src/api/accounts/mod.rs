@@ -242,7 +242,7 @@ async fn delete(
         saving::demand_etag(&current, &etag)?;
         Some(current.version)
     };
-    let (priority, deed) = (settings.account_priority(), Deed::DeleteAccount { account: id, force });
+    let (priority, deed) = (settings.account_priority, Deed::DeleteAccount { account: id, force });
     let note = Note { by, deed };
     match rerouting::delete_account(&api.store, site, id, version, force, priority, &note).await? {
         Deleted::Deleted => Ok(()),

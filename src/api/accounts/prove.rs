@@ -13,7 +13,7 @@ use crate::domain::outcome::Step;
 use crate::domain::providers;
 use crate::domain::reply::Reply;
 use crate::domain::secret::Secret;
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::mime::compose::{Composed, compose};
 use crate::smtp::check::{self, Report, StepState};
@@ -79,7 +79,7 @@ pub(super) struct Proof {
 pub(super) async fn climb_live(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     subject: Subject<'_>,
     test: TestLetter,
 ) -> Result<Report, Problem> {
@@ -95,7 +95,7 @@ pub(super) async fn climb_live(
 pub(super) async fn climb(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     subject: Subject<'_>,
     test: TestLetter,
 ) -> Result<Proof, Problem> {
@@ -105,7 +105,7 @@ pub(super) async fn climb(
 async fn climb_with(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     subject: Subject<'_>,
     test: TestLetter,
     live: impl FnOnce(&Transcript, &Chunk) -> Option<Live>,
@@ -117,8 +117,8 @@ async fn climb_with(
         TestLetter::None => None,
     };
     let target = Target { server: profile.server.clone(), auth };
-    let transcript = Transcript::new(settings.log_level(), api.store.clock().clone());
-    let timeout = settings.connection_timeout();
+    let transcript = Transcript::new(settings.log_level, api.store.clock().clone());
+    let timeout = settings.connection_timeout;
     let mut chunk = Chunk {
         site: site.clone(),
         log: LogId::check(profile.ownership.origin, account),
@@ -126,7 +126,7 @@ async fn climb_with(
         message: None,
         entries: Vec::new(),
     };
-    let live = settings.save_logs().then(|| live(&transcript, &chunk)).flatten();
+    let live = settings.save_logs.then(|| live(&transcript, &chunk)).flatten();
     let mut report =
         check::run(&api.connector, &target, &profile.sender_email, letter.as_deref(), timeout, &transcript)
             .await;
@@ -135,7 +135,7 @@ async fn climb_with(
         chunk.entries = live.end().await;
     }
     chunk.entries.extend(transcript.take());
-    let transcript = (settings.save_logs() && !chunk.entries.is_empty()).then_some(chunk);
+    let transcript = (settings.save_logs && !chunk.entries.is_empty()).then_some(chunk);
     Ok(Proof { report, transcript })
 }
 

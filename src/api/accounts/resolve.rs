@@ -27,7 +27,7 @@ pub(super) async fn resolve(
     let owners = if show_all { Owners::All } else { Owners::UsableBy(&user) };
     let candidates = candidates::list(&api.store, site, &from.address.key(), owners).await?;
     let letter = Letter { from_name: from.name.as_deref(), user: &user, mailing, requested: None };
-    let priority = settings.account_priority();
+    let priority = settings.account_priority;
     let chosen = routing::choose(&letter, priority, &candidates);
     let verdicts = routing::explain(&letter, priority, &candidates);
     let explained = candidates.iter().zip(verdicts).map(|(candidate, verdict)| ProtoCandidate {

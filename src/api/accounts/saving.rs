@@ -12,7 +12,7 @@ use crate::domain::account::{Account, CheckState, Origin, Profile, account_name}
 use crate::domain::address::Address;
 use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
-use crate::domain::settings::StoredSettings;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::store::accounts::{self, AccountFilter, Created, NewAccount, Replaced};
 use crate::store::checks::CheckChange;
@@ -159,7 +159,7 @@ async fn crm_account(api: &Api, site: &SiteId, wanted: &ProtoAccount) -> Result<
 async fn take_over(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     crm: Account,
     mut wanted: ProtoAccount,
     saving: Saving<'_>,
@@ -175,7 +175,7 @@ async fn take_over(
 async fn save_change(
     api: &Api,
     site: &SiteId,
-    settings: &StoredSettings,
+    settings: &EffectiveSettings,
     mut current: Account,
     wanted: Wanted,
     saving: Saving<'_>,
@@ -234,13 +234,13 @@ async fn save_change(
     Ok(convert::account(&find(&api.store, site, id).await?))
 }
 
-fn test_on_save(settings: &StoredSettings) -> TestLetter {
-    TestLetter::of(settings.send_test_on_save())
+fn test_on_save(settings: &EffectiveSettings) -> TestLetter {
+    TestLetter::of(settings.send_test_on_save)
 }
 
 /// Refuses accounts of users where the site does not have them.
-fn demand_user_accounts(settings: &StoredSettings, profile: &Profile) -> Result<(), Problem> {
-    if profile.ownership.origin == Origin::Admin || settings.user_accounts_enabled() {
+fn demand_user_accounts(settings: &EffectiveSettings, profile: &Profile) -> Result<(), Problem> {
+    if profile.ownership.origin == Origin::Admin || settings.user_accounts_enabled {
         return Ok(());
     }
     let text = "accounts of users are switched off in the site's settings";

@@ -183,7 +183,7 @@ pub(super) async fn list(
     let (Some(size), Some(place), Some(user)) = (size, place, user) else { return Err(violations.problem()) };
     let after = place.and_then(|place| parse_place(&place)).unwrap_or(Of::Sender(0));
     let settings = api.settings_of(site).await?;
-    let needs_sender = settings.require_confirmed_sender() && !user.is_empty();
+    let needs_sender = settings.require_confirmed_sender && !user.is_empty();
     let limit = page::limit(size);
     let mut found = usable::list(&api.store, site, &user, needs_sender, after, limit).await?;
     let next_page_token =

@@ -79,6 +79,7 @@ impl Download {
             }
             // A slow reader's key may have been revoked meanwhile.
             api.authenticator.still_counts(credentials).await?;
+            api.presence.demand(site).await?;
             let Some(last) = chunks.last() else { return Ok(()) };
             from = last.position + 1;
             let mut text = String::new();

@@ -62,7 +62,7 @@ pub(super) async fn start(
     let now = api.store.clock().now();
     let watch = Watch { store: api.store.clone(), site: site.clone(), filter, bound };
     let place = match (token, watch.filter.start_time) {
-        (Some(token), _) => watch.read_token(&token, now)?,
+        (Some(token), _) => watch.read_token(&token, now).await?,
         (None, Some(_)) => Place { position: 0, time: now },
         (None, None) => Place { position: events::last_position(&watch.store, &site).await?, time: now },
     };
@@ -130,9 +130,11 @@ impl Followed for Watch {
 }
 
 impl Watch {
-    fn read_token(&self, token: &str, now: OffsetDateTime) -> Result<Place, Problem> {
+    async fn read_token(&self, token: &str, now: OffsetDateTime) -> Result<Place, Problem> {
+        let first = events::first_position(&self.store, &self.site).await?;
         let place = self.tokens().read(token).and_then(|text| read_place(&text, now));
-        place.ok_or_else(follow::token_expired)
+        // One of before is of another site that had this id.
+        place.filter(|place| place.position >= first).ok_or_else(follow::token_expired)
     }
 
     fn tokens(&self) -> Tokens<'_> {

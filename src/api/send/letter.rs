@@ -233,7 +233,7 @@ impl Draft {
             mailing: *mailing,
             requested: *requested,
         };
-        let chosen = routing::choose(&asked, settings.account_priority(), &candidates);
+        let chosen = routing::choose(&asked, settings.account_priority, &candidates);
         let (account, _) = chosen.ok_or_else(|| {
             if requested.is_some() {
                 return Problem::new(Reason::AccountNotUsable, NOT_USABLE);
@@ -244,7 +244,7 @@ impl Draft {
                 .with("from_address", address.to_string())
         })?;
         let candidate = candidates.into_iter().find(|candidate| candidate.account == account);
-        if settings.require_confirmed_sender()
+        if settings.require_confirmed_sender
             && !user.is_empty()
             && candidate.as_ref().is_some_and(|candidate| candidate.origin == Origin::Admin)
             && !senders::is_confirmed(&api.store, site, user, &address.key()).await?

@@ -34,7 +34,7 @@ pub(super) async fn one(
     let named = fields::message("name", &request.get_ref().name);
     let (site, id) = api.authorise(request.metadata(), Rpc::RetryMessage.right(), named).await?;
     let RetryMessageRequest { name } = request.into_inner();
-    let priority = api.settings_of_enabled(&site).await?.account_priority();
+    let priority = api.settings_of_enabled(&site).await?.account_priority;
     let (writer, of_site) = (Arc::clone(api), site.clone());
     let retried =
         to_the_end(async move { Ok(retrying::retry(&writer.store, &of_site, id, priority).await?) }).await?;
@@ -54,7 +54,7 @@ pub(super) async fn many(
     let site = api.authorise(request.metadata(), Rpc::RetryMessages.right(), named).await?;
     let RetryMessagesRequest { parent: _, account, tag, states, since } = request.into_inner();
     let selection = selection::parse(&site, Arguments { account, tag, states, since }, &STATES)?;
-    let priority = api.settings_of_enabled(&site).await?.account_priority();
+    let priority = api.settings_of_enabled(&site).await?.account_priority;
     let api = Arc::clone(api);
     let work = async move { Ok(retrying::retry_all(&api.store, &site, &selection, priority).await?) };
     let count = to_the_end(work).await?;

@@ -1,21 +1,29 @@
-//! Changes of settings: what a request asks for, in its ranges, and of which fields.
+//! Changes of settings: what a request asks for, within its bounds, and of which fields.
 
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use super::convert;
 use crate::api::fields::{self, Violations};
 use crate::api::proto::Settings as ProtoSettings;
 use crate::domain::error::Problem;
-use crate::domain::settings::{
-    CONNECTION_TIMEOUT_RANGE, MAX_BATCH_INTERVAL, MAX_LOG_MAX_SIZE_MIB, MAX_RETRY_INTERVAL,
-    MAX_RETRY_INTERVALS, MESSAGE_RETENTION_RANGE, MESSAGES_PER_BATCH_RANGE, StoredSettings,
-};
+use crate::domain::settings::rules::{self, Ruled};
+use crate::domain::settings::{EffectiveSettings, Settings, SettingsField, StoredSettings};
 
 /// A change of settings: what is wanted, and of which fields.
 pub(super) struct SettingsChange {
     wanted: StoredSettings,
-    paths: Vec<&'static str>,
+    fields: Vec<SettingsField>,
+    naming: Naming,
+}
+
+/// How a request tells which fields it is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    /// One by one.
+    Named,
+    /// As those that have a value, or as all: settings that are read and written back are no settings that somebody wants to
+    /// keep whatever the defaults will be.
+    Implied,
 }
 
 impl SettingsChange {
@@ -47,51 +55,38 @@ impl SettingsChange {
             update_time: _,
         } = wanted;
         let present = [
-            ("enabled", enabled.is_some()),
-            ("user_accounts_enabled", user_accounts_enabled.is_some()),
-            ("require_confirmed_sender", require_confirmed_sender.is_some()),
-            ("account_priority", account_priority.is_some()),
-            ("send_test_on_save", send_test_on_save.is_some()),
-            ("connection_timeout", connection_timeout.is_some()),
-            ("save_logs", save_logs.is_some()),
-            ("log_level", log_level.is_some()),
-            ("log_rewrite_period", log_rewrite_period.is_some()),
-            ("log_max_size_mib", log_max_size_mib.is_some()),
-            ("retry_intervals", !retry_intervals.is_empty()),
-            ("max_messages_per_batch", max_messages_per_batch.is_some()),
-            ("min_batch_interval", min_batch_interval.is_some()),
-            ("send_in_parts", send_in_parts.is_some()),
-            ("on_uncertain", on_uncertain.is_some()),
-            ("message_retention", message_retention.is_some()),
+            (SettingsField::Enabled, enabled.is_some()),
+            (SettingsField::UserAccountsEnabled, user_accounts_enabled.is_some()),
+            (SettingsField::RequireConfirmedSender, require_confirmed_sender.is_some()),
+            (SettingsField::AccountPriority, account_priority.is_some()),
+            (SettingsField::SendTestOnSave, send_test_on_save.is_some()),
+            (SettingsField::ConnectionTimeout, connection_timeout.is_some()),
+            (SettingsField::SaveLogs, save_logs.is_some()),
+            (SettingsField::LogLevel, log_level.is_some()),
+            (SettingsField::LogRewritePeriod, log_rewrite_period.is_some()),
+            (SettingsField::LogMaxSizeMib, log_max_size_mib.is_some()),
+            (SettingsField::RetryIntervals, !retry_intervals.is_empty()),
+            (SettingsField::MaxMessagesPerBatch, max_messages_per_batch.is_some()),
+            (SettingsField::MinBatchInterval, min_batch_interval.is_some()),
+            (SettingsField::SendInParts, send_in_parts.is_some()),
+            (SettingsField::OnUncertain, on_uncertain.is_some()),
+            (SettingsField::MessageRetention, message_retention.is_some()),
         ];
         let mut violations = Violations::default();
-        let mut bounded = |field, value: Option<prost_types::Duration>, range, rule| {
-            let value = value.map(|value| within(value, &range).ok_or(rule))?;
-            violations.take(field, value)
+        let mut bounded =
+            |field, value: Option<prost_types::Duration>, rule: fn(Duration) -> Ruled<Duration>| {
+                let value = duration(value?, rule);
+                violations.take(field, value)
+            };
+        let timeout = bounded("settings.connection_timeout", connection_timeout, rules::connection_timeout);
+        let interval = bounded("settings.min_batch_interval", min_batch_interval, rules::min_batch_interval);
+        let retention = bounded("settings.message_retention", message_retention, rules::message_retention);
+        let mut counted = |field, value: Option<u32>, rule: fn(u32) -> Ruled<u32>| {
+            value.and_then(|value| violations.take(field, rule(value)))
         };
-        let timeout = bounded(
-            "settings.connection_timeout",
-            connection_timeout,
-            CONNECTION_TIMEOUT_RANGE,
-            "must be 1s to 600s",
-        );
-        let interval = Duration::ZERO..=MAX_BATCH_INTERVAL;
-        let interval =
-            bounded("settings.min_batch_interval", min_batch_interval, interval, "must be 0s to 86400s");
-        let retention = bounded(
-            "settings.message_retention",
-            message_retention,
-            MESSAGE_RETENTION_RANGE,
-            "must be 604800s (7 days) to 3153600000s (36,500 days)",
-        );
-        let batch = max_messages_per_batch.and_then(|count| {
-            let count = Some(count).filter(|count| MESSAGES_PER_BATCH_RANGE.contains(count));
-            violations.take("settings.max_messages_per_batch", count.ok_or("must be 1 to 10000"))
-        });
-        let log_size = log_max_size_mib.and_then(|size| {
-            let size = Some(size).filter(|size| *size <= MAX_LOG_MAX_SIZE_MIB);
-            violations.take("settings.log_max_size_mib", size.ok_or("must be 0 to 1048576"))
-        });
+        let batch =
+            counted("settings.max_messages_per_batch", max_messages_per_batch, rules::max_messages_per_batch);
+        let log_size = counted("settings.log_max_size_mib", log_max_size_mib, rules::log_max_size_mib);
         let uncertain =
             Choice("settings.on_uncertain", on_uncertain, "is not a way to treat uncertain letters");
         let level = Choice("settings.log_level", log_level, "is not a log level");
@@ -115,68 +110,82 @@ impl SettingsChange {
             on_uncertain: uncertain.take(convert::uncertainty_from_proto, &mut violations),
             message_retention: retention,
         };
-        check_paths(paths, &present, &mut violations);
+        let named = parse_mask(paths, &mut violations);
         violations.finish()?;
-        let named = |name: &str| paths.iter().any(|path| path == name || path == "*");
-        let changes = |(name, present): (&'static str, bool)| {
-            (if paths.is_empty() { present } else { named(name) }).then_some(name)
+        let (fields, naming) = match named {
+            Named::Nothing => {
+                let present = present.into_iter().filter_map(|(field, present)| present.then_some(field));
+                (present.collect(), Naming::Implied)
+            }
+            Named::All => (SettingsField::ALL.to_vec(), Naming::Implied),
+            Named::Fields(fields) => (fields, Naming::Named),
         };
-        Ok(Self { wanted, paths: present.into_iter().filter_map(changes).collect() })
+        Ok(Self { wanted, fields, naming })
     }
 
-    /// Puts what is wanted into what is stored.
-    pub(super) fn apply(self, stored: &mut StoredSettings) {
-        let Self { wanted, paths } = self;
-        let StoredSettings {
-            enabled,
-            user_accounts_enabled,
-            require_confirmed_sender,
-            account_priority,
-            send_test_on_save,
-            connection_timeout,
-            save_logs,
-            log_level,
-            log_rewrite_period,
-            log_max_size_mib,
-            retry_intervals,
-            max_messages_per_batch,
-            min_batch_interval,
-            send_in_parts,
-            on_uncertain,
-            message_retention,
-        } = wanted;
-        for path in paths {
-            match path {
-                "enabled" => stored.enabled = enabled,
-                "user_accounts_enabled" => stored.user_accounts_enabled = user_accounts_enabled,
-                "require_confirmed_sender" => stored.require_confirmed_sender = require_confirmed_sender,
-                "account_priority" => stored.account_priority = account_priority,
-                "send_test_on_save" => stored.send_test_on_save = send_test_on_save,
-                "connection_timeout" => stored.connection_timeout = connection_timeout,
-                "save_logs" => stored.save_logs = save_logs,
-                "log_level" => stored.log_level = log_level,
-                "log_rewrite_period" => stored.log_rewrite_period = log_rewrite_period,
-                "log_max_size_mib" => stored.log_max_size_mib = log_max_size_mib,
-                "retry_intervals" => stored.retry_intervals.clone_from(&retry_intervals),
-                "max_messages_per_batch" => stored.max_messages_per_batch = max_messages_per_batch,
-                "min_batch_interval" => stored.min_batch_interval = min_batch_interval,
-                "send_in_parts" => stored.send_in_parts = send_in_parts,
-                "on_uncertain" => stored.on_uncertain = on_uncertain,
-                _ => stored.message_retention = message_retention,
+    /// What is set after the change of these settings.
+    pub(super) fn apply(&self, settings: &Settings, defaults: &EffectiveSettings) -> StoredSettings {
+        let Self { wanted, fields, naming } = self;
+        let mut stored = settings.stored.clone();
+        for field in fields {
+            let mut with_field = stored.clone();
+            with_field.copy(*field, wanted);
+            let sets = with_field != stored && {
+                let mut without = stored.clone();
+                without.copy(*field, &StoredSettings::default());
+                with_field != without
+            };
+            let counts_already = defaults.under(&with_field) == defaults.under(&stored);
+            if *naming == Naming::Implied && sets && counts_already {
+                continue;
             }
+            stored = with_field;
         }
+        stored
     }
 }
 
-/// Refuses paths that are none of these fields. An etag may be named: it is compared, not stored.
-fn check_paths(paths: &[String], fields: &[(&'static str, bool)], violations: &mut Violations) {
+/// What a mask names.
+enum Named {
+    Nothing,
+    All,
+    Fields(Vec<SettingsField>),
+}
+
+/// The fields of a mask. An etag may be named: it is compared, not stored.
+fn parse_mask(paths: &[String], violations: &mut Violations) -> Named {
+    let mut fields = Vec::with_capacity(paths.len());
     for (index, path) in paths.iter().enumerate() {
-        let known = ["*", "etag"].contains(&path.as_str()) || fields.iter().any(|(name, _)| name == path);
-        if !known {
-            let description = format!("`{path}` is not a setting that can be changed");
-            violations.add(format!("update_mask.paths[{index}]"), description);
+        if !["*", "etag"].contains(&path.as_str()) {
+            fields.extend(violations.take(&format!("update_mask.paths[{index}]"), field(path)));
         }
     }
+    if paths.is_empty() {
+        Named::Nothing
+    } else if paths.iter().any(|path| path == "*") {
+        Named::All
+    } else {
+        Named::Fields(fields)
+    }
+}
+
+/// The fields that are to be restored: those of the paths, or all.
+pub(super) fn parse_restored(paths: &[String]) -> Result<Vec<SettingsField>, Problem> {
+    let mut violations = Violations::default();
+    let mut fields = Vec::with_capacity(paths.len());
+    for (index, path) in paths.iter().enumerate() {
+        fields.extend(violations.take(&format!("paths[{index}]"), field(path)));
+    }
+    violations.finish()?;
+    Ok(if paths.is_empty() { SettingsField::ALL.to_vec() } else { fields })
+}
+
+fn field(path: &str) -> Result<SettingsField, String> {
+    SettingsField::from_name(path).ok_or_else(|| {
+        // As much of it as a name has: it may be as long as a request.
+        let shown: String = path.chars().take(64).collect();
+        format!("`{}` is not a setting that can be changed", shown.escape_debug())
+    })
 }
 
 /// An enum's field, its number, and what is said of a number that means nothing.
@@ -195,9 +204,10 @@ impl Choice {
     }
 }
 
-/// The duration, if it is one of this range.
-fn within(value: prost_types::Duration, range: &RangeInclusive<Duration>) -> Option<Duration> {
-    fields::duration(value).ok().filter(|duration| range.contains(duration))
+/// The duration, if it keeps the rule; to the millisecond, as it is stored.
+fn duration(value: prost_types::Duration, rule: impl FnOnce(Duration) -> Ruled<Duration>) -> Ruled<Duration> {
+    let value = rule(fields::duration(value)?)?;
+    Ok(Duration::new(value.as_secs(), value.subsec_millis() * 1_000_000))
 }
 
 /// The intervals; `None` where there are none, which stands for the default.
@@ -206,16 +216,11 @@ fn parse_intervals(
     floor: Duration,
     violations: &mut Violations,
 ) -> Option<Vec<Duration>> {
-    if values.len() > MAX_RETRY_INTERVALS {
-        violations.add("settings.retry_intervals", format!("must be at most {MAX_RETRY_INTERVALS}"));
-        return None;
-    }
+    violations.take("settings.retry_intervals", rules::retry_interval_count(values.len()))?;
     let mut intervals = Vec::with_capacity(values.len());
     for (index, value) in values.iter().enumerate() {
-        let interval = within(*value, &(floor..=MAX_RETRY_INTERVAL));
-        let rule = || format!("must be {}s to {}s", floor.as_secs_f64(), MAX_RETRY_INTERVAL.as_secs());
-        let field = format!("settings.retry_intervals[{index}]");
-        intervals.extend(violations.take(&field, interval.ok_or_else(rule)));
+        let interval = duration(*value, |interval| rules::retry_interval(interval, floor));
+        intervals.extend(violations.take(&format!("settings.retry_intervals[{index}]"), interval));
     }
     (!intervals.is_empty()).then_some(intervals)
 }

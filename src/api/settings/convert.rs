@@ -7,7 +7,7 @@ use crate::api::proto::{
 };
 use crate::domain::log::LogLevel;
 use crate::domain::log::rotation::RewritePeriod;
-use crate::domain::settings::{AccountPriority, OnUncertain, Settings};
+use crate::domain::settings::{AccountPriority, EffectiveSettings, OnUncertain, Settings};
 use crate::domain::site::Site;
 
 /// A site as it is answered.
@@ -21,25 +21,43 @@ pub(super) fn site(site: Site) -> ProtoSite {
 
 /// Settings as they are answered: every default written out.
 pub(super) fn settings(settings: &Settings) -> ProtoSettings {
-    let Settings { site, stored, version, update_time } = settings;
+    let Settings { site, stored: _, effective, version, update_time } = settings;
+    let EffectiveSettings {
+        enabled,
+        user_accounts_enabled,
+        require_confirmed_sender,
+        account_priority,
+        send_test_on_save,
+        connection_timeout,
+        save_logs,
+        log_level,
+        log_rewrite_period,
+        log_max_size_mib,
+        retry_intervals,
+        max_messages_per_batch,
+        min_batch_interval,
+        send_in_parts,
+        on_uncertain,
+        message_retention,
+    } = effective;
     ProtoSettings {
         name: format!("{}/settings", site.name()),
-        enabled: Some(stored.enabled()),
-        user_accounts_enabled: Some(stored.user_accounts_enabled()),
-        require_confirmed_sender: Some(stored.require_confirmed_sender()),
-        account_priority: Some(priority_to_proto(stored.account_priority()).into()),
-        send_test_on_save: Some(stored.send_test_on_save()),
-        connection_timeout: Some(fields::to_duration(stored.connection_timeout())),
-        save_logs: Some(stored.save_logs()),
-        log_level: Some(level_to_proto(stored.log_level()).into()),
-        log_rewrite_period: Some(period_to_proto(stored.log_rewrite_period()).into()),
-        log_max_size_mib: Some(stored.log_max_size_mib()),
-        retry_intervals: stored.retry_intervals().into_iter().map(fields::to_duration).collect(),
-        max_messages_per_batch: Some(stored.max_messages_per_batch()),
-        min_batch_interval: Some(fields::to_duration(stored.min_batch_interval())),
-        send_in_parts: Some(stored.send_in_parts()),
-        on_uncertain: Some(uncertainty_to_proto(stored.on_uncertain()).into()),
-        message_retention: Some(fields::to_duration(stored.message_retention())),
+        enabled: Some(*enabled),
+        user_accounts_enabled: Some(*user_accounts_enabled),
+        require_confirmed_sender: Some(*require_confirmed_sender),
+        account_priority: Some(priority_to_proto(*account_priority).into()),
+        send_test_on_save: Some(*send_test_on_save),
+        connection_timeout: Some(fields::to_duration(*connection_timeout)),
+        save_logs: Some(*save_logs),
+        log_level: Some(level_to_proto(*log_level).into()),
+        log_rewrite_period: Some(period_to_proto(*log_rewrite_period).into()),
+        log_max_size_mib: Some(*log_max_size_mib),
+        retry_intervals: retry_intervals.iter().copied().map(fields::to_duration).collect(),
+        max_messages_per_batch: Some(*max_messages_per_batch),
+        min_batch_interval: Some(fields::to_duration(*min_batch_interval)),
+        send_in_parts: Some(*send_in_parts),
+        on_uncertain: Some(uncertainty_to_proto(*on_uncertain).into()),
+        message_retention: Some(fields::to_duration(*message_retention)),
         etag: self::etag(*version),
         update_time: update_time.map(fields::to_timestamp),
     }

@@ -4,26 +4,33 @@ mod change;
 mod convert;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tonic::{Request, Response, Status};
+use uuid::Uuid;
 
 use self::change::SettingsChange;
 use super::fields::{self, Violations};
 use super::page::{self, Tokens};
 use super::proto::settings_service_server::SettingsService;
 use super::proto::{
-    CreateSiteRequest, CreateSiteResponse, GetSettingsRequest, GetSettingsResponse, GetSiteRequest,
-    GetSiteResponse, ListSitesRequest, ListSitesResponse, Site as ProtoSite, UpdateSettingsRequest,
+    CreateSiteRequest, CreateSiteResponse, DeleteSiteRequest, DeleteSiteResponse, GetSettingsRequest,
+    GetSettingsResponse, GetSiteRequest, GetSiteResponse, ListSitesRequest, ListSitesResponse,
+    RestoreSettingsRequest, RestoreSettingsResponse, Site as ProtoSite, UpdateSettingsRequest,
     UpdateSettingsResponse,
 };
 use super::{Api, to_the_end};
 use crate::domain::access::{Rpc, Scope};
 use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
-use crate::domain::settings::Settings;
+use crate::domain::settings::{Settings, SettingsField, StoredSettings};
 use crate::domain::site::SiteId;
+use crate::store::departures::{self, Begun};
+use crate::store::sites::Created;
 use crate::store::{settings, sites};
 
+/// When to try again to create a site of the id of one that is being deleted.
+const GOING_RETRY: Duration = Duration::from_secs(5);
 /// Longest `display_name` in characters.
 const MAX_DISPLAY_NAME: usize = 200;
 
@@ -49,10 +56,14 @@ impl SettingsService for Service {
         };
         let api = Arc::clone(&self.0);
         let site = to_the_end(async move {
-            sites::create(&api.store, &id, &display_name).await?.ok_or_else(|| {
-                let text = format!("{} exists already", id.name());
-                Problem::new(Reason::AlreadyExists, text).with("name", id.name())
-            })
+            match sites::create(&api.store, &id, &display_name).await? {
+                Created::Created(site) => Ok(site),
+                Created::Exists => {
+                    let text = format!("{} exists already", id.name());
+                    Err(Problem::new(Reason::AlreadyExists, text).with("name", id.name()))
+                }
+                Created::Going => Err(still_going(&id)),
+            }
         })
         .await?;
         Ok(Response::new(CreateSiteResponse { site: Some(convert::site(site)) }))
@@ -117,8 +128,33 @@ impl SettingsService for Service {
         let change = SettingsChange::parse(wanted, &paths, self.0.options.retry_floor)?;
         let api = Arc::clone(&self.0);
         let settings =
-            to_the_end(async move { update(&api, by.actor(), &site, &etag, change).await }).await?;
+            to_the_end(async move { update(&api, by.actor(), &site, &etag, &change).await }).await?;
         Ok(Response::new(UpdateSettingsResponse { settings: Some(convert::settings(&settings)) }))
+    }
+
+    async fn restore_settings(
+        &self,
+        request: Request<RestoreSettingsRequest>,
+    ) -> Result<Response<RestoreSettingsResponse>, Status> {
+        let named = fields::settings_site("name", &request.get_ref().name);
+        let (by, site) = self.0.admit(request.metadata(), Rpc::RestoreSettings.right(), named).await?;
+        let RestoreSettingsRequest { name: _, paths } = request.into_inner();
+        let restored = change::parse_restored(&paths)?;
+        let api = Arc::clone(&self.0);
+        let settings = to_the_end(async move { restore(&api, by.actor(), &site, &restored).await }).await?;
+        Ok(Response::new(RestoreSettingsResponse { settings: Some(convert::settings(&settings)) }))
+    }
+
+    async fn delete_site(
+        &self,
+        request: Request<DeleteSiteRequest>,
+    ) -> Result<Response<DeleteSiteResponse>, Status> {
+        let named = fields::site("name", &request.get_ref().name);
+        let (by, site) = self.0.admit(request.metadata(), Rpc::DeleteSite.right(), named).await?;
+        let DeleteSiteRequest { name: _, force } = request.into_inner();
+        let api = Arc::clone(&self.0);
+        to_the_end(async move { delete(&api, by.caller.key_id, &site, force).await }).await?;
+        Ok(Response::new(DeleteSiteResponse {}))
     }
 }
 
@@ -127,21 +163,59 @@ async fn update(
     by: Actor,
     site: &SiteId,
     etag: &str,
-    change: SettingsChange,
+    change: &SettingsChange,
 ) -> Result<Settings, Problem> {
-    let mut current =
-        settings::find(&api.store, site).await?.ok_or_else(|| Problem::not_found(site.name()))?;
-    if !etag.is_empty() && etag != convert::etag(current.version) {
-        return Err(fields::etag_mismatch(&format!("{}/settings", site.name())));
+    let edit = |current: &Settings| {
+        if !etag.is_empty() && etag != convert::etag(current.version) {
+            return Err(fields::etag_mismatch(&format!("{}/settings", site.name())));
+        }
+        Ok(change.apply(current, api.store.defaults()))
+    };
+    let note = |fields: &[SettingsField]| Note { by, deed: Deed::ChangeSettings(names(fields)) };
+    let changed = settings::change(&api.store, site, edit, note).await?;
+    changed.ok_or_else(|| Problem::not_found(site.name()))
+}
+
+async fn restore(
+    api: &Api,
+    by: Actor,
+    site: &SiteId,
+    restored: &[SettingsField],
+) -> Result<Settings, Problem> {
+    let edit = |current: &Settings| {
+        let mut stored = current.stored.clone();
+        restored.iter().for_each(|field| stored.copy(*field, &StoredSettings::default()));
+        Ok::<_, Problem>(stored)
+    };
+    let note = |fields: &[SettingsField]| Note { by, deed: Deed::RestoreSettings(names(fields)) };
+    let changed = settings::change(&api.store, site, edit, note).await?;
+    changed.ok_or_else(|| Problem::not_found(site.name()))
+}
+
+fn names(fields: &[SettingsField]) -> Vec<&'static str> {
+    fields.iter().map(|field| field.name()).collect()
+}
+
+async fn delete(api: &Api, key: Uuid, site: &SiteId, force: bool) -> Result<(), Problem> {
+    match departures::begin(&api.store, site, force).await? {
+        Begun::Going { waiting } => {
+            api.presence.forget(site);
+            api.read_notes.forget(site);
+            // Here, since its log `audit` goes with it.
+            tracing::info!(%site, %key, force, waiting, "a site was deleted");
+            Ok(())
+        }
+        Begun::NotFound => Err(Problem::not_found(site.name())),
+        Begun::MailWaits(count) => {
+            let text = format!("{count} letters of {} wait; with `force` they go with it", site.name());
+            let problem = Problem::new(Reason::StateConflict, text).with("name", site.name());
+            Err(problem.with("count", count.to_string()))
+        }
     }
-    let before = current.stored.clone();
-    change.apply(&mut current.stored);
-    // What is read and written back as it was is no change, although the defaults are then written out.
-    let fields = current.stored.differences(&before);
-    if fields.is_empty() {
-        return Ok(Settings { stored: before, ..current });
-    }
-    let note = Note { by, deed: Deed::ChangeSettings(fields) };
-    let changed = settings::replace(&api.store, &current, &note).await?;
-    changed.ok_or_else(|| fields::etag_mismatch(&format!("{}/settings", site.name())))
+}
+
+/// What answers who wants the id of a site that is still being deleted.
+fn still_going(id: &SiteId) -> Problem {
+    let text = format!("{} is being deleted, and something of it is still there: try again", id.name());
+    Problem::new(Reason::StateConflict, text).with("name", id.name()).retry_after(GOING_RETRY)
 }

@@ -86,7 +86,7 @@ impl Role {
 /// What an rpc needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Right {
-    /// Create sites.
+    /// Create and delete sites.
     ManageSites,
     /// See that a site exists and what it is called.
     ReadSite,

@@ -10,8 +10,10 @@ pub enum Rpc {
     CreateSite,
     GetSite,
     ListSites,
+    DeleteSite,
     GetSettings,
     UpdateSettings,
+    RestoreSettings,
     CreateAccount,
     GetAccount,
     ListAccounts,
@@ -63,12 +65,14 @@ pub struct Special {
 
 impl Rpc {
     /// All of them, by service.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::CreateSite,
         Self::GetSite,
         Self::ListSites,
+        Self::DeleteSite,
         Self::GetSettings,
         Self::UpdateSettings,
+        Self::RestoreSettings,
         Self::CreateAccount,
         Self::GetAccount,
         Self::ListAccounts,
@@ -102,9 +106,13 @@ impl Rpc {
     #[must_use]
     pub const fn service(self) -> &'static str {
         match self {
-            Self::CreateSite | Self::GetSite | Self::ListSites | Self::GetSettings | Self::UpdateSettings => {
-                "SettingsService"
-            }
+            Self::CreateSite
+            | Self::GetSite
+            | Self::ListSites
+            | Self::DeleteSite
+            | Self::GetSettings
+            | Self::UpdateSettings
+            | Self::RestoreSettings => "SettingsService",
             Self::CreateAccount
             | Self::GetAccount
             | Self::ListAccounts
@@ -139,9 +147,9 @@ impl Rpc {
     #[must_use]
     pub const fn right(self) -> Right {
         match self {
-            Self::CreateSite => Right::ManageSites,
+            Self::CreateSite | Self::DeleteSite => Right::ManageSites,
             Self::GetSite | Self::ListSites => Right::ReadSite,
-            Self::GetSettings | Self::UpdateSettings => Right::ManageSettings,
+            Self::GetSettings | Self::UpdateSettings | Self::RestoreSettings => Right::ManageSettings,
             Self::CreateAccount | Self::UpdateAccount | Self::DeleteAccount | Self::CheckAccount => {
                 Right::ManageAccounts
             }

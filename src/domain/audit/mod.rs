@@ -121,6 +121,8 @@ pub enum Deed {
     },
     /// Changed these settings.
     ChangeSettings(Vec<&'static str>),
+    /// Set these settings back to the operator's defaults.
+    RestoreSettings(Vec<&'static str>),
     /// Made a key.
     MakeKey(Caller),
     /// Sealed so many stored secrets anew, under another key of the vault.
@@ -187,6 +189,7 @@ impl Deed {
                 format!("deleted {}{}", account(*id), if *force { " (force)" } else { "" })
             }
             Self::ChangeSettings(fields) => format!("changed {name}/settings{}", listed(fields)),
+            Self::RestoreSettings(fields) => format!("restored {name}/settings{}", listed(fields)),
             Self::MakeKey(Caller { key_id, scope, roles, expire_time, calls_per_second }) => {
                 let noun = if roles.len() == 1 { "role" } else { "roles" };
                 let end = expire_time.map(|end| format!(", until {}", moment(end))).unwrap_or_default();

@@ -83,7 +83,11 @@ pub struct AccountFilter {
 /// When the database does not answer.
 pub async fn next_id(store: &Store, site: &SiteId) -> Result<Option<i64>, StoreError> {
     let id = query_scalar!(
-        "update sites set last_account_id = last_account_id + 1 where site_id = $1 returning last_account_id",
+        "update sites
+         set last_account_id = last_account_id + 1
+         where site_id = $1
+           and delete_time is null
+         returning last_account_id",
         site.as_str(),
     )
     .fetch_optional(&store.pool)

@@ -17,13 +17,13 @@ pub use self::reading::{
 };
 pub use self::restarting::{clear, restart_due};
 pub(super) use self::restarting::{restart_changed, restart_deleted};
-pub(super) use self::writing::append;
+pub(super) use self::writing::append_audit;
 pub use self::writing::{record, record_again};
 use super::{Store, StoreError};
 use crate::domain::account::Origin;
 use crate::domain::log::rotation::{Held, RewritePeriod, Rotation};
 use crate::domain::log::{Log, LogId, LogOwner};
-use crate::domain::settings::DEFAULT_LOG_MAX_SIZE_MIB;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 
 /// Up to `limit` logs of a site that hold anything, behind the id `after`: administrators' first, then users', then the
@@ -116,17 +116,22 @@ async fn find_start(
 
 /// How long a log goes on by its site's settings; `None`, for ever, for the log `audit`: who watches is not to be got rid
 /// of by a setting.
-fn rotation(log: LogId, period: Option<&str>, max_mib: Option<i32>) -> Result<Option<Rotation>, StoreError> {
+fn rotation(
+    log: LogId,
+    period: Option<&str>,
+    max_mib: Option<i32>,
+    defaults: &EffectiveSettings,
+) -> Result<Option<Rotation>, StoreError> {
     if log == LogId::Audit {
         return Ok(None);
     }
     let period = match period {
         Some(name) => RewritePeriod::from_name(name).ok_or(StoreError::Corrupt("log_rewrite_period"))?,
-        None => RewritePeriod::default(),
+        None => defaults.log_rewrite_period,
     };
     let max_mib = match max_mib {
         Some(stored) => u32::try_from(stored).map_err(|_| StoreError::Corrupt("log_max_size_mib"))?,
-        None => DEFAULT_LOG_MAX_SIZE_MIB,
+        None => defaults.log_max_size_mib,
     };
     Ok(Some(Rotation { period, max_bytes: u64::from(max_mib) << 20 }))
 }

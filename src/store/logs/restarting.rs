@@ -8,6 +8,7 @@ use super::{held, rotation};
 use crate::domain::audit::Note;
 use crate::domain::log::LogId;
 use crate::domain::log::rotation::RestartCause;
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 
 /// Logs that are looked at in one statement.
@@ -64,13 +65,13 @@ pub async fn restart_due(store: &Store, site: &SiteId, now: OffsetDateTime) -> R
     loop {
         // Mostly there is none, and nobody is held up.
         let mut connection = store.pool.acquire().await?;
-        let looked_at = due(&mut connection, site, &after, now).await?;
+        let looked_at = due(&mut connection, site, &store.defaults, &after, now).await?;
         drop(connection);
         if !looked_at.due.is_empty() {
             let mut transaction = store.pool.begin().await?;
             positions::lock(&mut transaction, site).await?;
             // Again, now that nobody else can empty them or add to them.
-            let Due { due, last: _ } = due(&mut transaction, site, &after, now).await?;
+            let Due { due, last: _ } = due(&mut transaction, site, &store.defaults, &after, now).await?;
             restart(&mut transaction, site, &due, RestartCause::Period, now).await?;
             transaction.commit().await?;
             store.changes.recorded(site, &[]);
@@ -92,6 +93,7 @@ struct Due {
 async fn due(
     connection: &mut PgConnection,
     site: &SiteId,
+    defaults: &EffectiveSettings,
     after: &str,
     now: OffsetDateTime,
 ) -> Result<Due, StoreError> {
@@ -118,7 +120,7 @@ async fn due(
     for row in rows {
         let log = LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?;
         let held = held(row.size_bytes, row.first_time, row.account_time);
-        let rotation = rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib)?;
+        let rotation = rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib, defaults)?;
         // With nothing to add: a log that is full stays as long as nobody adds to it.
         if rotation.and_then(|rotation| rotation.due(&held, now, 0)) == Some(RestartCause::Period) {
             due.push(log);

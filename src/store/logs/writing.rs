@@ -13,6 +13,7 @@ use super::super::{Store, StoreError, events, positions};
 use super::{held, rotation};
 use crate::domain::log::rotation::{Held, RestartCause, Rotation};
 use crate::domain::log::{self, Chunk, Entry, LogId};
+use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 
 /// Records outcomes and chunks of one site in one transaction, and tells of the outcomes that counted; answers the
@@ -67,21 +68,22 @@ async fn record_once(
     if which == Try::Again {
         forget_stored(&mut transaction, site, &mut rows).await?;
     }
-    append_rows(&mut transaction, site, rows, store.clock().now()).await?;
+    append_rows(&mut transaction, site, &store.defaults, rows, store.clock().now()).await?;
     transaction.commit().await?;
     store.changes.recorded(site, &letters);
     Ok(letters)
 }
 
-/// Adds chunks, in a transaction that holds the site's lock of positions. A log whose time or room is over begins afresh
-/// first. What belongs to an account that is gone is gone, too.
-pub(in crate::store) async fn append(
+/// Adds to the log `audit`, in a transaction that holds the site's lock of positions.
+pub(in crate::store) async fn append_audit(
     connection: &mut PgConnection,
     site: &SiteId,
-    chunks: &[Chunk],
+    chunk: &Chunk,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    append_rows(connection, site, rows_of(chunks), now).await
+    // Whatever the defaults are: this log goes on for ever.
+    let defaults = EffectiveSettings::default();
+    append_rows(connection, site, &defaults, rows_of(std::slice::from_ref(chunk)), now).await
 }
 
 fn rows_of(chunks: &[Chunk]) -> Vec<Row<'_>> {
@@ -92,16 +94,19 @@ fn rows_of(chunks: &[Chunk]) -> Vec<Row<'_>> {
     rows
 }
 
+/// Adds chunks, in a transaction that holds the site's lock of positions. A log whose time or room is over begins afresh
+/// first. What belongs to an account that is gone is gone, too.
 async fn append_rows(
     connection: &mut PgConnection,
     site: &SiteId,
+    defaults: &EffectiveSettings,
     rows: Vec<Row<'_>>,
     now: OffsetDateTime,
 ) -> Result<(), StoreError> {
     if rows.is_empty() {
         return Ok(());
     }
-    let mut logs = current(&mut *connection, site, &rows).await?;
+    let mut logs = current(&mut *connection, site, defaults, &rows).await?;
     let mut kept: Vec<Row<'_>> = Vec::with_capacity(rows.len());
     for row in rows {
         let Some(log) = logs.get_mut(&row.chunk.log) else { continue };
@@ -199,6 +204,7 @@ impl Growing {
 async fn current(
     connection: &mut PgConnection,
     site: &SiteId,
+    defaults: &EffectiveSettings,
     rows: &[Row<'_>],
 ) -> Result<BTreeMap<LogId, Growing>, StoreError> {
     let mut logs: Vec<LogId> = rows.iter().map(|row| row.chunk.log).collect();
@@ -226,7 +232,7 @@ async fn current(
     for row in rows {
         let log = LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?;
         let growing = Growing {
-            rotation: rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib)?,
+            rotation: rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib, defaults)?,
             held: held(row.size_bytes, row.first_time, row.account_time),
             update_time: row.log_time,
             restart: None,

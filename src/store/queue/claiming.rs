@@ -47,13 +47,14 @@ pub async fn due_lanes(store: &Store) -> Result<Vec<DueLane>, StoreError> {
                   bool_or(not due.mailing) as "other_mail!"
            from due
            join accounts a on a.site_id = due.site_id and a.account_id = due.account_id and a.active
-           join settings s on s.site_id = due.site_id and s.enabled is distinct from false
+           join settings s on s.site_id = due.site_id and coalesce(s.enabled, $1)
            left join lanes l on l.site_id = due.site_id and l.account_id = due.account_id
            where due.due <= now()
              and (l.parked_until is null or l.parked_until <= now())
              and (l.pause_until is null or l.pause_until <= now())
              and (not due.mailing or l.mailing_pause_until is null or l.mailing_pause_until <= now())
-           group by due.site_id, due.account_id"#
+           group by due.site_id, due.account_id"#,
+        store.defaults.enabled,
     )
     .fetch_all(&store.pool)
     .await?;
@@ -143,7 +144,7 @@ pub async fn claim(
                select l.mailing_pause_until is null or l.mailing_pause_until <= now() as to_mailings,
                       a.version as account_version, s.version as settings_version
                from accounts a
-               join settings s on s.site_id = a.site_id and s.enabled is distinct from false
+               join settings s on s.site_id = a.site_id and coalesce(s.enabled, $9)
                -- Our own lease must count, and for a while yet: a replica that is not heard of (not yet, or no more)
                -- would have its letters claimed, and sent, by everybody else as well.
                join replicas r on r.replica_id = $3 and r.heartbeat_time > now() - $5::interval / 2
@@ -224,6 +225,7 @@ pub async fn claim(
         wanted == Wanted::OtherMail,
         wanted == Wanted::Probe,
         holder,
+        store.defaults.enabled,
     )
     .fetch_all(&store.pool)
     .await?;

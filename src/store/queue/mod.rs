@@ -96,32 +96,46 @@ pub struct Body {
     pub content: Vec<u8>,
     /// Whether the letter was cancelled since it was claimed.
     pub cancelled: bool,
+    /// Whether its account and its site may send: they may have been switched off or deleted since.
+    pub may_send: bool,
+    /// The version of its account now.
+    pub account_version: i64,
+    /// The version of its site's settings now.
+    pub settings_version: i64,
 }
 
-/// The body of a letter that this replica has claimed; `None` where the letter is gone or claimed anew.
+/// The body of a letter of an account that this replica has claimed; `None` where the letter is gone or claimed anew.
 ///
 /// # Errors
 /// When the database does not answer.
 pub async fn body(
     store: &Store,
-    site: &SiteId,
+    lane: &Lane,
     replica: Uuid,
     message: Uuid,
     attempt: i32,
 ) -> Result<Option<Body>, StoreError> {
+    let Lane { site, account } = lane;
     let body = query_as!(
         Body,
-        "select b.content, q.cancelled
+        r#"select b.content, q.cancelled, 
+                  -- Not where the account or the site is gone.
+                  coalesce(a.active and s.version > 0 and coalesce(s.enabled, $6), false) as "may_send!",
+                  coalesce(a.version, 0) as "account_version!", coalesce(s.version, 0) as "settings_version!"
          from queue q
          join message_bodies b on b.site_id = q.site_id and b.message_id = q.message_id
+         left join accounts a on a.site_id = q.site_id and a.account_id = $5
+         left join settings s on s.site_id = q.site_id
          where q.site_id = $1
            and q.message_id = $2
            and q.attempt = $3
-           and q.leased_by = $4",
+           and q.leased_by = $4"#,
         site.as_str(),
         message,
         attempt,
         replica,
+        account,
+        store.defaults.enabled,
     )
     .fetch_optional(&store.pool)
     .await?;

@@ -5,14 +5,14 @@ use postroom::api::proto::log_entry::Kind;
 use postroom::api::proto::tail_log_entries_request::Start;
 use postroom::api::proto::{
     Account, CreateAccountRequest, DeleteAccountRequest, Limits, ListLogEntriesRequest, LogLevel, NoAuth,
-    Origin, PasswordAuth, Settings, TailLogEntriesRequest, UpdateAccountRequest,
+    Origin, PasswordAuth, RestoreSettingsRequest, Settings, TailLogEntriesRequest, UpdateAccountRequest,
 };
 use postroom::domain::access::{Role, Scope};
 use postroom::domain::audit::{Actor, Deed, Note};
 use postroom::domain::site::SiteId;
 use postroom::store::accounts::Replaced;
 use postroom::store::checks::CheckChange;
-use postroom::store::{accounts, keys, settings};
+use postroom::store::{StoreError, accounts, keys, settings};
 use tonic::{Code, Status};
 use uuid::Uuid;
 
@@ -196,9 +196,10 @@ async fn what_is_refused_or_changes_nothing_leaves_no_entry() {
     stored.version += 1;
     let replaced = accounts::replace(&store, &stored, None, CheckChange::Keep, None, &note()).await;
     assert!(matches!(replaced.expect("answered"), Replaced::VersionChanged));
-    let mut stored = settings::find(&store, &shop()).await.expect("read").expect("there");
-    stored.version += 1;
-    assert!(settings::replace(&store, &stored, &note()).await.expect("answered").is_none());
+    let same = |now: &postroom::domain::settings::Settings| Ok::<_, StoreError>(now.stored.clone());
+    assert!(settings::change(&store, &shop(), same, |_| note()).await.expect("answered").is_some());
+    let restored = RestoreSettingsRequest { name: format!("{SITE}/settings"), paths: Vec::new() };
+    postroom.settings().restore_settings(restored).await.expect("as it is");
     assert!(!keys::revoke(&store, Uuid::now_v7()).await.expect("answered"));
     store.close().await;
     // Logs that are not there, or empty; and people who may not.
