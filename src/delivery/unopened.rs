@@ -31,7 +31,7 @@ async fn chunk(
     let Some(account) = accounts::find(store, site, *account).await? else { return Ok(None) };
     let Some(settings) = settings::find(store, site).await? else { return Ok(None) };
     let is_news = probing || account.parking.is_none();
-    if !is_news || !settings.stored.save_logs() {
+    if !is_news || !settings.effective.save_logs {
         return Ok(None);
     }
     let entry = Entry { time: store.clock().now(), kind: EntryKind::Error, text: error.to_owned() };

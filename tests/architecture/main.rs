@@ -59,10 +59,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("vault", &["domain::secret"]),
     ("domain", &[]),
     // The operator's rules of egress and defaults of settings are read with the flags, so that an error names its flag.
-    (
-        "config",
-        &["private_postgres", "smtp::egress", "telemetry", "domain::settings", "domain::log"],
-    ),
+    ("config", &["private_postgres", "smtp::egress", "telemetry", "domain::settings", "domain::log"]),
     ("private_postgres", &["domain::secret"]),
     // One place reads what a certificate says of itself.
     ("transport", &["config::TlsFiles", "smtp::certificate_end", "domain::clock"]),

@@ -9,11 +9,12 @@ use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
     Account, CancelMessageRequest, CancelMessagesRequest, CheckAccountRequest, ClearLogRequest,
     ConfirmSenderRequest, CreateAccountRequest, CreateSenderRequest, CreateSiteRequest, DeleteAccountRequest,
-    DeleteSenderRequest, DownloadLogRequest, GetAccountRequest, GetMessageContentRequest, GetMessageRequest,
-    GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest,
-    ListMessagesRequest, ListProvidersRequest, ListSendersRequest, ListSitesRequest, ResolveAccountRequest,
-    RetryMessageRequest, RetryMessagesRequest, SendMessageRequest, SendMessagesRequest, Sender, Settings,
-    TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest, WatchEventsRequest,
+    DeleteSenderRequest, DeleteSiteRequest, DownloadLogRequest, GetAccountRequest, GetMessageContentRequest,
+    GetMessageRequest, GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogEntriesRequest,
+    ListLogsRequest, ListMessagesRequest, ListProvidersRequest, ListSendersRequest, ListSitesRequest,
+    ResolveAccountRequest, RestoreSettingsRequest, RetryMessageRequest, RetryMessagesRequest,
+    SendMessageRequest, SendMessagesRequest, Sender, Settings, TailLogEntriesRequest, UpdateAccountRequest,
+    UpdateSettingsRequest, WatchEventsRequest,
 };
 use postroom::domain::access::Rpc;
 use tonic::{Code, Status};
@@ -70,6 +71,15 @@ pub(super) async fn call(rpc: Rpc, channel: Authorised, things: &Things) -> Resu
         Rpc::UpdateSettings => {
             let settings = Some(Settings { name: settings, ..Settings::default() });
             sites.update_settings(UpdateSettingsRequest { settings, update_mask: None }).await.map(|_| ())
+        }
+        // Of no field, so that nothing is restored.
+        Rpc::RestoreSettings => {
+            let paths = vec!["none".to_owned()];
+            sites.restore_settings(RestoreSettingsRequest { name: settings, paths }).await.map(|_| ())
+        }
+        // A letter must wait there, or the site goes.
+        Rpc::DeleteSite => {
+            sites.delete_site(DeleteSiteRequest { name: parent, force: false }).await.map(|_| ())
         }
         Rpc::CreateAccount => {
             let request = CreateAccountRequest { parent, ..CreateAccountRequest::default() };

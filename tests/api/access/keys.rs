@@ -26,7 +26,7 @@ async fn key_with(postroom: &Postroom, scope: Scope, expire_time: Option<OffsetD
     (caller.key_id, String::from_utf8(key.expose().to_vec()).expect("ASCII"))
 }
 
-fn now() -> OffsetDateTime {
+pub(super) fn now() -> OffsetDateTime {
     Clock::default().now()
 }
 

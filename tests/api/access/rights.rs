@@ -1,14 +1,19 @@
 //! Who may do what: each cell of the table in docs/SECURITY.md is tried, and whoever may not learns nothing.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
-use postroom::api::proto::{CreateSenderRequest, CreateSiteRequest, ListSitesRequest, Sender};
+use postroom::api::proto::{
+    CreateSenderRequest, CreateSiteRequest, ListSitesRequest, Message, SendMessageRequest, Sender,
+};
 use postroom::domain::access::{Reach, Role, Rpc, Scope};
 use postroom::domain::site::SiteId;
+use prost_types::Timestamp;
 use tonic::{Code, Status};
 
 use super::calls::{Things, call};
+use super::keys::now;
 use crate::scripted::ordinary::Behaviour;
 use crate::support::{Postroom, letter, plain_account, reason};
 
@@ -70,11 +75,30 @@ async fn with_another_site() -> Postroom {
     postroom
 }
 
-/// A mailbox of somebody's, for the call that is about one; nothing for others.
-async fn with_mailbox(postroom: &Postroom, row: &Row, things: Things) -> Things {
-    if row.rpc != Rpc::DeleteSender || !row.is_special {
-        return things;
+/// Makes what a call is about, where it would change something otherwise, or be refused for another reason.
+async fn prepare(postroom: &Postroom, row: &Row, things: Things) -> Things {
+    match (row.rpc, row.is_special) {
+        (Rpc::DeleteSender, true) => mailbox(postroom, things).await,
+        (Rpc::DeleteSite, _) => {
+            let send_time = now() + Duration::from_hours(1);
+            let waiting = Message {
+                send_time: Some(Timestamp { seconds: send_time.unix_timestamp(), nanos: 0 }),
+                ..letter("shop@example.com", &["ann@example.org"])
+            };
+            let request = SendMessageRequest {
+                parent: "sites/shop".to_owned(),
+                message: Some(waiting),
+                ..SendMessageRequest::default()
+            };
+            postroom.send().send_message(request).await.expect("stored");
+            things
+        }
+        _ => things,
     }
+}
+
+/// A mailbox of somebody's.
+async fn mailbox(postroom: &Postroom, things: Things) -> Things {
     let sender = Sender {
         sender_email: "mailbox@example.org".to_owned(),
         user: "bob".to_owned(),
@@ -90,7 +114,9 @@ async fn with_mailbox(postroom: &Postroom, row: &Row, things: Things) -> Things 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_cell_of_the_table_is_true() {
+    let server = Behaviour::default().start().await;
     let postroom = with_another_site().await;
+    postroom.create_account(plain_account(&server, "shop@example.com")).await;
     let rows = rows();
     let told: BTreeSet<_> = rows.iter().map(|row| (format!("{:?}", row.rpc), row.is_special)).collect();
     let calls = Rpc::ALL.into_iter().flat_map(|rpc| {
@@ -110,7 +136,7 @@ async fn each_cell_of_the_table_is_true() {
                 };
                 let cell = format!("{:?} ({}) by {role:?} of {scope:?}", row.rpc, row.is_special);
                 let things = Things { is_special: row.is_special, ..Things::missing("shop") };
-                let things = with_mailbox(&postroom, row, things).await;
+                let things = prepare(&postroom, row, things).await;
                 let answer = call(row.rpc, channel.clone(), &things).await;
                 let code = answer.as_ref().err().map_or(Code::Ok, Status::code);
                 if row.granted[place] && reaches {
