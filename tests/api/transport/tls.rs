@@ -16,7 +16,7 @@ use super::channels::{client_config, openssl, tls_channel};
 use crate::binary::{DataDir, Serving};
 use crate::python_client::{environment, must_succeed};
 use crate::scripted::ordinary::Behaviour;
-use crate::support::{PATIENCE, bare_channel, reason};
+use crate::support::{PATIENCE, bare_channel, patiently, reason};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -76,9 +76,9 @@ async fn plain_text_at_the_door_of_tls_just_ends() {
     assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
     // Those who were told are served.
     let channel = tls_channel(&serving.address, client_config(&authority, None), &key);
-    let sites =
-        SettingsServiceClient::new(channel).list_sites(ListSitesRequest::default()).await.expect("sites");
-    assert!(sites.into_inner().sites.is_empty());
+    let settings = SettingsServiceClient::new(channel);
+    let sites = patiently(async || settings.clone().list_sites(ListSitesRequest::default()).await).await;
+    assert!(sites.expect("sites").sites.is_empty());
     let channel = tls_channel(&serving.address, client_config(&authority, None), "prm_wrong");
     let refused = SettingsServiceClient::new(channel).list_sites(ListSitesRequest::default()).await;
     assert_eq!(reason(&refused.expect_err("no key")), (Code::Unauthenticated, "KEY_MISSING".to_owned()));
