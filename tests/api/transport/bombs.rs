@@ -74,7 +74,7 @@ async fn requests_without_letters_may_have_a_mebibyte() {
         expect_too_large(&client.call(head(path, Some(&postroom.key), &[]), large).await, MIB);
     }
     // Without a key even less: names of services have some ten bytes.
-    let refused = client.call(head(HEALTH_CHECK, None, &[]), with_prefix(0, &[0; 100 * 1024])).await;
+    let refused = client.call(head(HEALTH_CHECK, None, &[]), with_prefix(0, &vec![0; 100 * 1024])).await;
     assert_eq!(reason(&refused), (Code::ResourceExhausted, "MESSAGE_TOO_LARGE".to_owned()), "{refused:?}");
 }
 

@@ -66,7 +66,10 @@ async fn plain_text_at_the_door_of_tls_just_ends() {
     // A gRPC client that was not told of TLS.
     let mut plain = HealthClient::new(bare_channel(&serving.address));
     let refused = plain.check(HealthCheckRequest::default()).await.expect_err("plain text");
-    assert!(matches!(refused.code(), Code::Unavailable | Code::Unknown | Code::Internal), "{refused:?}");
+    assert!(
+        matches!(refused.code(), Code::Unavailable | Code::Unknown | Code::Internal | Code::Cancelled),
+        "{refused:?}"
+    );
     // And one that speaks HTTP/1.
     let mut stream = TcpStream::connect(&serving.address).await.expect("a connection");
     stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await.expect("written");
