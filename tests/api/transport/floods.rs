@@ -6,14 +6,15 @@ use super::raw::{
     CONTINUATION, END_HEADERS, ENHANCE_YOUR_CALM, HEADERS, HEALTH_CHECK, Hand, LIST_SITES, RST_STREAM,
     RawClient, field, fields, frame, framed, head, reset, status,
 };
-use crate::support::Postroom;
+use crate::support::{Postroom, patiently};
 
 const STREAMS: u32 = 10_000;
 /// Where the connection must have ended: what the sockets of both sides hold, and some.
 const FLOOD_BYTES: usize = 64 * 1024 * 1024;
 
 async fn is_served(postroom: &Postroom) {
-    postroom.settings().list_sites(ListSitesRequest::default()).await.expect("a good client is served");
+    let listed = patiently(async || postroom.settings().list_sites(ListSitesRequest::default()).await).await;
+    listed.expect("a good client is served");
 }
 
 /// In one go: the server has not yet taken a stream when it is reset (CVE-2023-44487).

@@ -13,7 +13,7 @@ use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 
 use super::certs::{Authority, Files, Issued};
 use super::channels::{bare_tls_channel, client_config, openssl, shake_hands, tls_channel};
-use crate::support::{Options, PATIENCE, Postroom};
+use crate::support::{Options, PATIENCE, Postroom, patiently};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_without_a_certificate_gets_nothing() {
@@ -26,9 +26,9 @@ async fn a_client_without_a_certificate_gets_nothing() {
 
     let known = own.client();
     let channel = tls_channel(address, client_config(&own, Some(&known)), &postroom.key);
-    let sites =
-        SettingsServiceClient::new(channel).list_sites(ListSitesRequest::default()).await.expect("sites");
-    assert_eq!(sites.into_inner().sites.len(), 1);
+    let settings = SettingsServiceClient::new(channel);
+    let sites = patiently(async || settings.clone().list_sites(ListSitesRequest::default()).await).await;
+    assert_eq!(sites.expect("sites").sites.len(), 1);
 
     let stranger = foreign.client();
     for present in [None, Some(&stranger)] {

@@ -1,5 +1,7 @@
 //! Clients that keep to nothing: HTTP/2 without gRPC's manners, and frames written by hand.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use h2::client::{ResponseFuture, SendRequest};
 use h2::{Reason, SendStream};
@@ -9,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use crate::support::PATIENCE;
 
@@ -77,13 +79,33 @@ impl RawClient {
         self.send.send_request(head, false)
     }
 
-    /// A whole call: how it ended.
+    /// A whole call: how it ended. What a busy store refuses is asked again.
     pub(crate) async fn call(&mut self, head: Request<()>, body: Bytes) -> Status {
+        let start = Instant::now();
+        loop {
+            let again = clone_of(&head);
+            let ended = self.call_once(again, body.clone()).await;
+            if ended.code() != Code::Unavailable || start.elapsed() > PATIENCE {
+                return ended;
+            }
+        }
+    }
+
+    /// The same without patience.
+    async fn call_once(&mut self, head: Request<()>, body: Bytes) -> Status {
         let (response, mut stream) = self.begin(head).await;
         // Fails where the server has answered before it read all.
         let _ = stream.send_data(body, true);
         status(response).await
     }
+}
+
+fn clone_of(head: &Request<()>) -> Request<()> {
+    let mut again = Request::new(());
+    again.method_mut().clone_from(head.method());
+    again.uri_mut().clone_from(head.uri());
+    again.headers_mut().clone_from(head.headers());
+    again
 }
 
 /// How a call ended, in headers or in trailers; what it answered before is read and dropped.
