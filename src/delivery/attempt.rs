@@ -186,7 +186,7 @@ async fn send(
 fn judged(results: Vec<RecipientResult>) -> Brought {
     let trouble = results.iter().filter(|r| matches!(r.class, Class::Retry | Class::Refused)).find_map(|r| {
         let reason = rules::parking(r.step, &r.reply)?;
-        Some(Trouble { reason, error: r.reply.to_string(), lasting: true })
+        Some(Trouble { reason, error: r.reply.to_string(), lasting: true, version: None })
     });
     Brought { verdicts: results.into_iter().map(rules::judge).collect(), trouble, crowded: false }
 }

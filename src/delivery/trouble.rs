@@ -16,7 +16,7 @@ pub(super) fn of_failure(failure: &Failure) -> Trouble {
         (_, FailureKind::Permanent | FailureKind::NotAllowed) => ParkingReason::Configuration,
     });
     let advice = failure.advice.as_deref().map(|advice| format!(" ({advice})")).unwrap_or_default();
-    Trouble { reason, error: format!("{failure}{advice}"), lasting }
+    Trouble { reason, error: format!("{failure}{advice}"), lasting, version: None }
 }
 
 #[cfg(test)]

@@ -13,7 +13,8 @@ use super::connection::Connection;
 use super::crew::Signals;
 use super::in_hand::InHand;
 use super::sender::Sender;
-use super::{Context, history, unopened};
+use super::unopened::Unopened;
+use super::{Context, history};
 use crate::store::parking::Trouble;
 use crate::store::queue::{self, Body, Claim, Lane, Wanted};
 use crate::store::{StoreError, connections, lanes, parking};
@@ -168,27 +169,28 @@ impl Worker {
     /// Reads what sending takes; `None` where it cannot be read or the account is gone. An account whose password cannot be
     /// opened is parked.
     async fn load(&self) -> Option<Sender> {
-        let Context { store, backoff, .. } = &*self.context;
+        let Context { store, .. } = &*self.context;
         let error = match Sender::load(store, &self.lane).await {
             Ok(sender) => return sender,
             Err(error) => error,
         };
         let (site, account) = (&self.lane.site, self.lane.account);
         tracing::error!(error = &error as &dyn std::error::Error, %site, account, "an account cannot be read");
-        if let StoreError::Vault(error) = &error {
-            let trouble = Trouble::unopened(error);
-            // Where it is parked already, this is a probe that failed, or no news.
-            match parking::begin_probe(store, &self.lane, *backoff).await {
-                Ok(probing) => {
-                    unopened::tell(&self.context, &self.lane, &trouble.error, probing).await;
-                    self.note(&trouble, probing).await;
-                }
-                Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
-                }
-            }
+        if let StoreError::Vault(_) = &error
+            && let Err(error) = self.park_unopened().await
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
         }
         None
+    }
+
+    /// Parks the account, whose password does not open. Where it is parked already, this is a probe that failed, or no news.
+    async fn park_unopened(&self) -> Result<(), StoreError> {
+        let Context { store, backoff, .. } = &*self.context;
+        let Some(unopened) = Unopened::find(&self.context, &self.lane).await? else { return Ok(()) };
+        let probing = parking::begin_probe(store, &self.lane, *backoff).await?;
+        self.note(&unopened.trouble, probing).await;
+        unopened.tell(&self.context, &self.lane, probing).await
     }
 
     /// Waits a while for mail; whether there may be some.

@@ -25,14 +25,16 @@ pub struct Trouble {
     pub error: String,
     /// Whether it parks the account at once; else only when it happens several times in a row.
     pub lasting: bool,
+    /// The version of the account at which it was met, where a change of the account is the end of it.
+    pub version: Option<i64>,
 }
 
 impl Trouble {
-    /// That the password does not open.
+    /// That the password of this version of the account does not open.
     #[must_use]
-    pub fn unopened(error: &VaultError) -> Self {
+    pub fn unopened(error: &VaultError, version: i64) -> Self {
         let error = format!("{UNOPENED}{error}");
-        Self { reason: ParkingReason::Configuration, error, lasting: true }
+        Self { reason: ParkingReason::Configuration, error, lasting: true, version: Some(version) }
     }
 }
 
@@ -70,17 +72,20 @@ pub async fn note(
     jitter: f64,
 ) -> Result<(), StoreError> {
     let mut transaction = store.pool.begin().await?;
-    // Gone with the account where that was deleted.
+    // Gone with the account where that was deleted. Who changes it at this moment is waited for: his is the last word.
     let row = query!(
         "insert into lanes as l (site_id, account_id, failures)
          select site_id, account_id, 1
          from accounts
          where site_id = $1
            and account_id = $2
+           and version = coalesce($3, version)
+         for share
          on conflict (site_id, account_id) do update set failures = l.failures + 1
          returning l.failures, l.parking_reason, l.probes",
         lane.site.as_str(),
         lane.account,
+        trouble.version,
     )
     .fetch_optional(&mut *transaction)
     .await?;

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::Path;
 
 use base64::Engine;
@@ -35,19 +35,40 @@ pub(super) fn create(path: &Path) -> Result<(), VaultError> {
     place_file(path, &text, |unfinished| fs::hard_link(unfinished, path))
 }
 
-/// Puts a new key before the others.
+/// Puts a new key before the others. Owner and mode of the file stay.
 pub(super) fn add(path: &Path) -> Result<(), VaultError> {
+    let lock = lock(path)?;
     let old = read(path)?;
     Keys::parse(&old)?;
     let text = Zeroizing::new([new_line()?.as_slice(), &old].concat());
     Keys::parse(&text)?;
     // Behind a link lies the file itself: the link stays.
     let path = fs::canonicalize(path).map_err(file_error(path))?;
-    let mode = fs::metadata(&path).map_err(file_error(&path))?.permissions();
-    place_file(&path, &text, |unfinished| {
-        fs::set_permissions(unfinished, mode)?;
+    let before = fs::metadata(&path).map_err(file_error(&path))?;
+    let placed = place_file(&path, &text, |unfinished| {
+        let made = fs::metadata(unfinished)?;
+        if (made.uid(), made.gid()) != (before.uid(), before.gid()) {
+            chown(unfinished, Some(before.uid()), Some(before.gid()))?;
+        }
+        fs::set_permissions(unfinished, before.permissions())?;
         fs::rename(unfinished, &path)
-    })
+    });
+    drop(lock);
+    placed
+}
+
+/// Keeps others from adding a key until it is dropped: of two that add one at once, neither loses his.
+fn lock(path: &Path) -> Result<File, VaultError> {
+    let at = file_error(path);
+    loop {
+        let file = File::open(path).map_err(&at)?;
+        file.lock().map_err(&at)?;
+        // Who was first has put another file in its place.
+        let (locked, there) = (file.metadata().map_err(&at)?, fs::metadata(path).map_err(&at)?);
+        if (locked.dev(), locked.ino()) == (there.dev(), there.ino()) {
+            return Ok(file);
+        }
+    }
 }
 
 /// Whether the error says that there is no such file, or that there is one already.

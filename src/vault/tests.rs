@@ -1,7 +1,7 @@
 //! The vault keeps its promises whatever is done to an envelope.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 
 use proptest::prelude::*;
 
@@ -264,6 +264,35 @@ fn a_key_is_added_behind_a_link() {
     assert_eq!(Vault::add_key(&link).unwrap().key_ids().len(), 2);
     assert!(fs::symlink_metadata(&link).unwrap().is_symlink());
     assert_eq!(Vault::load(&path).unwrap().key_ids().len(), 2);
+}
+
+#[test]
+fn a_key_file_keeps_its_owner_and_mode() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault.keys");
+    fs::write(&path, FIRST).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+    // Root runs the command, the servers run as somebody else; for anybody but root the owner is himself anyway.
+    let _ = chown(&path, Some(65_534), Some(65_534));
+    let before = fs::metadata(&path).unwrap();
+    Vault::add_key(&path).unwrap();
+    let after = fs::metadata(&path).unwrap();
+    assert_ne!(before.ino(), after.ino());
+    assert_eq!((before.uid(), before.gid(), before.mode()), (after.uid(), after.gid(), after.mode()));
+}
+
+#[test]
+fn keys_that_are_added_at_once_are_all_there() {
+    const WRITERS: usize = 8;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("vault.keys");
+    fs::write(&path, FIRST).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..WRITERS {
+            scope.spawn(|| Vault::add_key(&path).unwrap());
+        }
+    });
+    assert_eq!(Vault::load(&path).unwrap().key_ids().len(), 1 + WRITERS);
 }
 
 #[test]

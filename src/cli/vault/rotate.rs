@@ -42,6 +42,13 @@ pub(super) async fn run(new_key: bool, wait: Duration, options: StoreOptions) ->
             eprintln!("{first} is the first key of the file now");
         }
         wait_for_servers(store, &first, wait).await?;
+        // What is sealed under a key that is no longer in the file is lost with this process.
+        store.vault().refresh()?;
+        if store.vault().key_ids().first() != Some(&first) {
+            return Err(
+                "the key file was changed meanwhile, and no secret was sealed anew: run it again".into()
+            );
+        }
         rotate(store, &first).await
     })
     .await

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 
-use crate::binary::{DataDir, run};
+use crate::binary::{DataDir, run, run_in};
 use crate::eventually::eventually;
 use crate::support::vault;
 
@@ -222,6 +222,22 @@ async fn the_database_is_the_right_one_and_nobody_reads_along() {
         reach(&postgres.url("localhost", &rest)).await.expect_err("no certificate of ours");
     }
 
+    // The password need not stand in the URL.
+    let (key_folder, _vault) = vault();
+    let keys = key_folder.path().join("vault.keys");
+    let keys = keys.to_str().expect("UTF-8");
+    let passes = key_folder.path().join("pgpass");
+    let Listening { port, password, .. } = &postgres;
+    fs::write(&passes, format!("localhost:{port}:postroom:postroom:{password}\n")).expect("written");
+    fs::set_permissions(&passes, Permissions::from_mode(0o600)).expect("ours");
+    let url = format!("postgres://postroom@localhost:{port}/postroom?sslmode=verify-full&sslrootcert={ca}");
+    let migrate = ["migrate", "--database-url", &url, "--vault-keys", keys];
+    for variable in [("PGPASSWORD", password.as_str()), ("PGPASSFILE", passes.to_str().expect("UTF-8"))] {
+        let done = run_in(&migrate, &[variable]).await;
+        assert!(done.status.success(), "{variable:?}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+    assert!(!run(&migrate).await.status.success(), "without a password");
+
     // A server, or somebody in between, that has no TLS: nothing is said in plain text that was to be encrypted.
     postgres.set_tls("off").await;
     for (host, rest) in [
@@ -235,9 +251,6 @@ async fn the_database_is_the_right_one_and_nobody_reads_along() {
     for (host, rest) in [(elsewhere, "postroom?sslmode=disable"), (elsewhere, "postroom?sslmode=prefer")] {
         assert!(!reach(&postgres.url(host, rest)).await.expect("meant"), "{rest}");
     }
-    let (key_folder, _vault) = vault();
-    let keys = key_folder.path().join("vault.keys");
-    let keys = keys.to_str().expect("UTF-8");
     let url = postgres.url(elsewhere, "postroom");
     for command in [&["site", "list"][..], &["serve", "--listen", "127.0.0.1:0"]] {
         let refused = run(&[command, &["--database-url", &url, "--vault-keys", keys]].concat()).await;
