@@ -108,7 +108,7 @@ pub(super) async fn run(
     }
     let intervals = &sender.settings.retry_intervals;
     let policy = Policy {
-        retry_intervals: &intervals,
+        retry_intervals: intervals,
         on_uncertain: sender.settings.on_uncertain,
         expire_time: claim.expire_time,
         jitter: rand::random(),

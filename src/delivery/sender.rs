@@ -51,7 +51,7 @@ impl Sender {
 
     /// How much of its sessions is kept; `None` where nothing is.
     pub(super) fn kept(&self) -> Option<LogLevel> {
-        self.settings.save_logs.then(|| self.settings.log_level)
+        self.settings.save_logs.then_some(self.settings.log_level)
     }
 
     /// The log of its sessions.

@@ -114,6 +114,16 @@ async fn retry_group_once(
     priority: AccountPriority,
 ) -> Result<Vec<Retried>, StoreError> {
     let mut transaction = store.pool.begin().await?;
+    // Holds off who deletes the site, and has counted what waits; there is nothing to retry where somebody has.
+    let site_stays = query_scalar!(
+        "select site_id from sites where site_id = $1 and delete_time is null for key share",
+        site.as_str(),
+    )
+    .fetch_optional(&mut *transaction)
+    .await?;
+    if site_stays.is_none() {
+        return Ok(Vec::new());
+    }
     let letters = closing::lock(&mut transaction, site, ids).await?;
     let (mut answers, mut fit) = (Vec::with_capacity(letters.len()), Vec::new());
     for mut letter in letters.into_iter().filter(|letter| states.contains(&letter.state)) {

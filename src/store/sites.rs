@@ -49,9 +49,10 @@ pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Cr
              select $1, $2, coalesce(f.last_account_id, 0), coalesce(f.last_sender_id, 0), p.position, p.position
              from (select nextval('log_positions') as position) p
              left join former_sites f on f.site_id = $1
-             returning site_id, display_name, create_time
+             returning site_id, display_name, create_time, first_position
          ), settings as (
-             insert into settings (site_id) select site_id from site
+             -- An etag of the one before is stale.
+             insert into settings (site_id, version) select site_id, first_position from site
          )
          select site_id, display_name, create_time from site",
         id.as_str(),

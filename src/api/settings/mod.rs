@@ -184,7 +184,9 @@ async fn restore(
 ) -> Result<Settings, Problem> {
     let edit = |current: &Settings| {
         let mut stored = current.stored.clone();
-        restored.iter().for_each(|field| stored.copy(*field, &StoredSettings::default()));
+        for field in restored {
+            stored.copy(*field, &StoredSettings::default());
+        }
         Ok::<_, Problem>(stored)
     };
     let note = |fields: &[SettingsField]| Note { by, deed: Deed::RestoreSettings(names(fields)) };

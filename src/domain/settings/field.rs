@@ -82,7 +82,7 @@ impl StoredSettings {
             SettingsField::Enabled => self.enabled = from.enabled,
             SettingsField::UserAccountsEnabled => self.user_accounts_enabled = from.user_accounts_enabled,
             SettingsField::RequireConfirmedSender => {
-                self.require_confirmed_sender = from.require_confirmed_sender
+                self.require_confirmed_sender = from.require_confirmed_sender;
             }
             SettingsField::AccountPriority => self.account_priority = from.account_priority,
             SettingsField::SendTestOnSave => self.send_test_on_save = from.send_test_on_save,

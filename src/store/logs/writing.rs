@@ -2,6 +2,7 @@
 //! what a log holds is counted by one writer at a time.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use sqlx::{PgConnection, query, query_scalar};
 use time::OffsetDateTime;
@@ -109,13 +110,14 @@ async fn append_rows(
     let mut logs = current(&mut *connection, site, defaults, &rows).await?;
     let mut kept: Vec<Row<'_>> = Vec::with_capacity(rows.len());
     for row in rows {
-        let Some(log) = logs.get_mut(&row.chunk.log) else { continue };
+        let Some(log) = logs.get_mut(&row.chunk.log).filter(|log| log.is_about(&row)) else { continue };
         if log.add(now, &row) {
             // What was added just before is gone with the rest.
             kept.retain(|other| other.chunk.log != row.chunk.log);
         }
         kept.push(row);
     }
+    logs.retain(|log, _| kept.iter().any(|row| row.chunk.log == *log));
     put(&mut *connection, site, &logs, now).await?;
     insert(connection, site, &kept).await
 }
@@ -155,6 +157,9 @@ async fn forget_stored(
     Ok(())
 }
 
+/// What clocks of servers differ from the database's; a site's id does not come again as soon as that.
+const CLOCKS: Duration = Duration::from_secs(2);
+
 /// A row of `log_chunks` in the making.
 struct Row<'a> {
     chunk: &'a Chunk,
@@ -172,6 +177,8 @@ impl Row<'_> {
 
 /// A log while chunks are added to it.
 struct Growing {
+    /// Sessions that began before are of another site of that id; `None` where the account tells, or there was none.
+    since: Option<OffsetDateTime>,
     /// How long it goes on; `None` for ever.
     rotation: Option<Rotation>,
     held: Held,
@@ -182,6 +189,14 @@ struct Growing {
 }
 
 impl Growing {
+    /// Whether the row is of this site.
+    fn is_about(&self, row: &Row<'_>) -> bool {
+        // The id of a session carries the time at which it began (RFC 9562 5.7).
+        let begun = row.chunk.session.and_then(|session| session.get_timestamp());
+        let begun = begun.and_then(|time| i64::try_from(time.to_unix().0).ok());
+        self.since.is_none_or(|since| begun.is_none_or(|begun| begun >= since.unix_timestamp()))
+    }
+
     /// Adds a row; whether it began afresh before.
     fn add(&mut self, now: OffsetDateTime, row: &Row<'_>) -> bool {
         let (bytes, span) = (u64::from(row.bytes()), bounds(row.entries));
@@ -214,10 +229,16 @@ async fn current(
     let accounts: Vec<Option<i64>> = logs.iter().map(|log| log.account()).collect();
     let rows = query!(
         r#"select n.log_id as "log_id!", coalesce(l.size_bytes, 0) as "size_bytes!", l.first_time as "first_time?",
-                  l.update_time as "log_time?", a.update_time as "account_time?",
+                  l.update_time as "log_time?", a.update_time as "account_time?", f.create_time as "former_time?",
                   s.log_rewrite_period, s.log_max_size_mib
            from unnest($2::text[], $3::bigint[]) as n (log_id, account_id)
            join settings s on s.site_id = $1
+           left join (
+               select site.create_time
+               from sites site
+               join former_sites before on before.site_id = site.site_id
+               where site.site_id = $1
+           ) f on true
            left join logs l on l.site_id = $1 and l.log_id = n.log_id
            left join accounts a on a.site_id = $1 and a.account_id = n.account_id
            where n.account_id is null
@@ -232,6 +253,11 @@ async fn current(
     for row in rows {
         let log = LogId::parse(&row.log_id).ok_or(StoreError::Corrupt("log id"))?;
         let growing = Growing {
+            // Where there was one. Ids of accounts do not come again; checks of new accounts have none.
+            since: row
+                .former_time
+                .filter(|_| log != LogId::Audit && log.account().is_none())
+                .map(|time| time - CLOCKS),
             rotation: rotation(log, row.log_rewrite_period.as_deref(), row.log_max_size_mib, defaults)?,
             held: held(row.size_bytes, row.first_time, row.account_time),
             update_time: row.log_time,

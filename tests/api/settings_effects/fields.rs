@@ -137,8 +137,8 @@ async fn changes_at_the_same_time_are_all_kept() {
         Settings { max_messages_per_batch: Some(4), ..Settings::default() },
         Settings { connection_timeout: Some(seconds(5)), ..Settings::default() },
     ];
-    let [a, b, c, d, e, f] = changes.map(|change| update(&postroom, change, &[]));
-    let answers = tokio::join!(a, b, c, d, e, f);
+    let [one, two, three, four, five, six] = changes.map(|change| update(&postroom, change, &[]));
+    let answers = tokio::join!(one, two, three, four, five, six);
     for answer in [answers.0, answers.1, answers.2, answers.3, answers.4, answers.5] {
         answer.expect("changed");
     }
