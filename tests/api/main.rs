@@ -64,4 +64,5 @@ mod tags;
 mod times;
 mod transcripts;
 mod upgrades;
+mod walk;
 mod watching;
