@@ -1,7 +1,9 @@
 //! Too large a request: tonic has words and codes of its own; the contract says `RESOURCE_EXHAUSTED`, `MESSAGE_TOO_LARGE`.
+//! One that cannot be read at all goes the same way; `malformed` has the words for it.
 
 use tonic::{Code, Status};
 
+use super::malformed;
 use crate::domain::error::{Problem, Reason};
 
 /// Code and words of tonic for too large a request, and for a compressed one that unpacks to too much.
@@ -10,13 +12,15 @@ const TONIC_TOO_LARGE: [(Code, &str); 2] = [
     (Code::ResourceExhausted, "exceeded while decompressing message"),
 ];
 
-/// The answer to a call, translated where it says that the request was too large; others as they are.
+/// The answer to a call, translated where it says that the request was too large or cannot be read; others as they are.
 pub fn translate_too_large<Body: Default>(
     response: http::Response<Body>,
     max_letter_bytes: usize,
 ) -> http::Response<Body> {
-    let too_large = Status::from_header_map(response.headers()).is_some_and(|status| is_too_large(&status));
-    if too_large { Status::from(problem(max_letter_bytes)).into_http() } else { response }
+    let translated = Status::from_header_map(response.headers()).and_then(|status| {
+        if is_too_large(&status) { Some(problem(max_letter_bytes)) } else { malformed::problem(&status) }
+    });
+    translated.map_or(response, |problem| Status::from(problem).into_http())
 }
 
 /// Whether this is how tonic says that a request was too large.

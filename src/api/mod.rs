@@ -8,6 +8,7 @@ mod follow;
 mod limits;
 mod logs;
 mod mailbox;
+mod malformed;
 mod page;
 pub mod proto;
 mod read_notes;
@@ -108,6 +109,27 @@ impl Api {
         let named = named?;
         credentials.caller.may(right, named.site())?;
         Ok((credentials, named))
+    }
+
+    /// What a call names, and all that it says besides. What is wrong is told at once, of the name and of the rest, but
+    /// only to one who may make the call. `parse` gets the site, where it is known.
+    async fn admit_all<T: OfSite, Said>(
+        &self,
+        metadata: &MetadataMap,
+        right: Right,
+        named: Result<T, Problem>,
+        parse: impl FnOnce(Option<&SiteId>) -> Result<Said, Problem>,
+    ) -> Result<(Credentials, T, Said), Problem> {
+        match self.admit(metadata, right, named).await {
+            Ok((credentials, named)) => {
+                let said = parse(named.site())?;
+                Ok((credentials, named, said))
+            }
+            Err(problem) if problem.reason == Reason::InvalidField => {
+                Err(problem.together_with(parse(None).err()))
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     /// The settings of a site.

@@ -111,12 +111,12 @@ fn code_of(number: u32) -> Option<String> {
     (number < u32::MAX / CODES * CODES).then(|| format!("{:0CODE_DIGITS$}", number % CODES))
 }
 
-/// A code as a person typed it, white space around it taken off.
+/// A code as a person typed it, blanks around it taken off.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse_code(text: &str) -> Result<Secret, &'static str> {
-    let digits = text.trim();
+    let digits = text.trim_matches(' ');
     if digits.len() != CODE_DIGITS || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err("must be the six digits of the letter");
     }

@@ -60,7 +60,7 @@ impl Rig {
     pub(super) async fn requests(&self, call: &str) -> Vec<Vec<u8>> {
         let one = |request: Vec<u8>| vec![request];
         let parent = || SITE.to_owned();
-        let log = || format!("{SITE}/logs/check-admin-1");
+        let log = || format!("{SITE}/logs/send-admin-1");
         let name = || self.message.clone();
         match call {
             "CreateSite" => one(CreateSiteRequest {
@@ -161,7 +161,7 @@ impl Rig {
             "TailLogEntries" => tail_log_entries(),
             "DownloadLog" => one(DownloadLogRequest { name: log() }.encode_to_vec()),
             "ClearLog" => {
-                let name = format!("{SITE}/logs/send-admin-1");
+                let name = format!("{SITE}/logs/check-admin-0");
                 one(ClearLogRequest { name }.encode_to_vec())
             }
             other => panic!("{other} has no right request here: write one, and all its fields are walked"),

@@ -32,10 +32,14 @@ pub(super) fn calls(service: &str) -> Vec<MethodDescriptor> {
     service.methods().collect()
 }
 
-/// Every field of a request.
-pub(super) fn of(request: &MessageDescriptor) -> Vec<Field> {
+/// Every field of a call's request.
+pub(super) fn of(call: &MethodDescriptor) -> Vec<Field> {
     let mut fields = Vec::new();
-    collect(request, "", &[], false, &mut fields);
+    collect(&call.input(), "", &[], false, &mut fields);
+    for field in &mut fields {
+        // `Output only. ... Input in UpdateAccount.`
+        field.output_only &= !comment(&field.descriptor).contains(&format!("Input in {}", call.name()));
+    }
     fields
 }
 
@@ -48,8 +52,6 @@ fn collect(message: &MessageDescriptor, prefix: &str, way: &[Step], hidden: bool
             descriptor.full_name()
         );
         let output_only = hidden || comment(&descriptor).starts_with("Output only.");
-        // `Output only. ... Input in UpdateAccount.` tells of both.
-        let output_only = output_only && !comment(&descriptor).contains("Input in");
         let path = format!("{prefix}{}", descriptor.name());
         let way = [way, &[(descriptor.number(), 0)]].concat();
         let inner = match descriptor.kind() {

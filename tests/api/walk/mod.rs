@@ -24,7 +24,7 @@ use tonic::Code;
 use self::bases::Rig;
 use self::fields::Field;
 use self::raw::Answer;
-use self::tally::{Found, Tally};
+use self::tally::{Found, MIN_VALUES, Tally};
 use self::values::{Nature, Value};
 use self::verdict::{Fate, Trial};
 use self::wire::Old;
@@ -90,7 +90,7 @@ async fn walk_all(service: &str) {
     let mut queue = VecDeque::new();
     for method in fields::calls(service) {
         check_base(&rig, &method).await;
-        queue.extend(fields::of(&method.input()).into_iter().map(|field| (method.clone(), field)));
+        queue.extend(fields::of(&method).into_iter().map(|field| (method.clone(), field)));
     }
     let queue = Rc::new(RefCell::new(queue));
     let mut walkers = JoinSet::new();
@@ -162,7 +162,13 @@ async fn walk_field(
     let request = &requests[number];
     let lenient = field.output_only || BODIES.contains(&field.path.as_str());
     let mut found = Found::new(method.name(), field, number);
-    for Value { what, records, nature } in values::of(&field.descriptor) {
+    let right = wire::content(request, &field.way);
+    let values = if field.output_only {
+        values::some_of(&field.descriptor, MIN_VALUES)
+    } else {
+        values::around(&field.descriptor, right).into_iter().chain(values::of(&field.descriptor)).collect()
+    };
+    for Value { what, records, nature } in values {
         let list = field.descriptor.is_list();
         let mut tries =
             vec![(Old::Dropped, if list { format!("{}[0]", field.path) } else { field.path.clone() })];
@@ -214,7 +220,10 @@ async fn all_at_once(rig: &Rig, method: &MethodDescriptor, tally: &mut Tally) {
         }
         let named = match patient_call(&channel, method, &request).await {
             _ if expected.is_empty() => continue,
-            Answer::Refused(status) => crate::support::bad_fields(&status),
+            Answer::Refused(status) => match verdict::of_status(&status) {
+                Ok((_, _, fields)) => fields,
+                Err(wrong) => vec![wrong],
+            },
             Answer::Item(_, _, text) => verdict::fields_of_text(&text),
             Answer::Taken(_) => Vec::new(),
         };

@@ -173,6 +173,27 @@ pub(super) fn of(field: &FieldDescriptor) -> Vec<Value> {
     values
 }
 
+/// So many of them, for a field that is not the caller's.
+pub(super) fn some_of(field: &FieldDescriptor, count: usize) -> Vec<Value> {
+    let all = of(field);
+    let step = (all.len() / count).max(1);
+    all.into_iter().step_by(step).collect()
+}
+
+/// What is almost the right text: with line ends and other controls before and behind it.
+pub(super) fn around(field: &FieldDescriptor, right: Option<&[u8]>) -> Vec<Value> {
+    let (Kind::String, Some(right)) = (field.kind(), right) else { return Vec::new() };
+    let value = |content: Vec<u8>| Value {
+        what: shown(&content),
+        records: wire::bytes(field.number(), &content),
+        nature: Nature::Control,
+    };
+    let behind = ["\r\n", "\n", "\r", "\0", "\x7f", "\u{85}", "\r\nX-Evil: 1"];
+    let behind = behind.map(|control| value([right, control.as_bytes()].concat()));
+    let before = ["\r\n", "\n", "\x1b"].map(|control| value([control.as_bytes(), right].concat()));
+    behind.into_iter().chain(before).collect()
+}
+
 /// A value for people: not all of a long one.
 fn shown(content: &[u8]) -> String {
     let start: String = content.escape_ascii().take(60).map(char::from).collect();

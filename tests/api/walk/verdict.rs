@@ -65,7 +65,7 @@ pub(super) fn judge(trial: &Trial<'_>, answer: &Answer) -> Result<Fate, String> 
 }
 
 /// Code, reason and the fields that are named.
-fn of_status(status: &Status) -> Result<(Code, String, Vec<String>), String> {
+pub(super) fn of_status(status: &Status) -> Result<(Code, String, Vec<String>), String> {
     let details = status.get_error_details();
     let Some(information) = details.error_info().filter(|information| information.domain == "postroom")
     else {

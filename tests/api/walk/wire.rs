@@ -78,6 +78,13 @@ pub(super) fn has(message: &[u8], way: &[Step]) -> bool {
     found.is_some_and(|record| rest.is_empty() || has(record.content, rest))
 }
 
+/// What the field holds that the way leads to, if it is there.
+pub(super) fn content<'a>(message: &'a [u8], way: &[Step]) -> Option<&'a [u8]> {
+    let ((field, index), rest) = way.split_first()?;
+    let found = records(message).into_iter().filter(|record| record.field == *field).nth(*index)?;
+    if rest.is_empty() { Some(found.content) } else { content(found.content, rest) }
+}
+
 /// How many records a field has.
 pub(super) fn count(message: &[u8], way: &[Step]) -> usize {
     let Some(((field, index), rest)) = way.split_first() else { return 0 };
