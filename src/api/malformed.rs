@@ -38,8 +38,8 @@ pub(super) fn problem(status: &Status) -> Option<Problem> {
     is_broken.then(|| Problem::new(Reason::InvalidField, "the request is not a whole gRPC message"))
 }
 
-/// The path and the reason in prost's words: `Request.message: Message.to: invalid string value`. The numbers of elements
-/// are not in them.
+/// The path and the reason in prost's words, which begin inside: `Message.to: Request.message: invalid string value`. The
+/// numbers of elements are not in them.
 fn read(words: &str) -> (String, &str) {
     let mut rest = words;
     let mut steps = Vec::new();
@@ -50,6 +50,7 @@ fn read(words: &str) -> (String, &str) {
         steps.push((message, field));
         rest = behind;
     }
+    steps.reverse();
     let names = steps.iter().enumerate().map(|(index, (message, field))| {
         let inner = steps.get(index + 1).map(|(message, _)| *message);
         chosen(message, field, inner).unwrap_or(*field)
@@ -89,15 +90,15 @@ mod tests {
     fn what_cannot_be_read_is_named() {
         for (words, field) in [
             ("GetSiteRequest.name: invalid string value", "name"),
-            ("SendMessageRequest.message: Message.to: invalid string value", "message.to"),
+            ("Message.to: SendMessageRequest.message: invalid string value", "message.to"),
             (
-                "SendMessageRequest.message: Message.content: Composed.subject: invalid string value",
+                "Composed.subject: Message.content: SendMessageRequest.message: invalid string value",
                 "message.composed.subject",
             ),
-            ("SendMessageRequest.message: Message.content: invalid wire type", "message.raw"),
-            ("WatchEventsRequest.start: Timestamp.nanos: invalid varint", "start_time.nanos"),
+            ("Message.content: SendMessageRequest.message: invalid wire type", "message.raw"),
+            ("Timestamp.nanos: WatchEventsRequest.start: invalid varint", "start_time.nanos"),
             ("WatchEventsRequest.start: invalid string value", "resume_token"),
-            ("UpdateAccountRequest.update_mask: FieldMask.paths: invalid varint", "update_mask.paths"),
+            ("FieldMask.paths: UpdateAccountRequest.update_mask: invalid varint", "update_mask.paths"),
         ] {
             let words = format!("failed to decode Protobuf message: {words}");
             assert_eq!(fields(&words), Some(vec![field.to_owned()]), "{words}");

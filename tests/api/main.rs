@@ -31,6 +31,7 @@ mod levels;
 mod limits;
 mod logs;
 mod misbehaving;
+mod misuse;
 mod notices;
 mod ownership;
 mod pacing;

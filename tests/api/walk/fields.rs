@@ -43,6 +43,14 @@ pub(super) fn of(call: &MethodDescriptor) -> Vec<Field> {
     fields
 }
 
+/// The message inside a field, if its fields are walked; times and masks are named as a whole.
+pub(super) fn walked(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    match field.kind() {
+        Kind::Message(inner) if !inner.full_name().starts_with("google.") => Some(inner),
+        _ => None,
+    }
+}
+
 fn collect(message: &MessageDescriptor, prefix: &str, way: &[Step], hidden: bool, fields: &mut Vec<Field>) {
     assert!(way.len() < MAX_DEPTH, "{prefix} has no end");
     for descriptor in message.fields() {
@@ -54,11 +62,7 @@ fn collect(message: &MessageDescriptor, prefix: &str, way: &[Step], hidden: bool
         let output_only = hidden || comment(&descriptor).starts_with("Output only.");
         let path = format!("{prefix}{}", descriptor.name());
         let way = [way, &[(descriptor.number(), 0)]].concat();
-        let inner = match descriptor.kind() {
-            // Times and masks are named as a whole.
-            Kind::Message(inner) if !inner.full_name().starts_with("google.") => Some(inner),
-            _ => None,
-        };
+        let inner = walked(&descriptor);
         let below = if descriptor.is_list() { format!("{path}[0].") } else { format!("{path}.") };
         fields.push(Field { path, way: way.clone(), descriptor, output_only });
         if let Some(inner) = inner {

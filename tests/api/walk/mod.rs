@@ -213,7 +213,9 @@ async fn all_at_once(rig: &Rig, method: &MethodDescriptor, tally: &mut Tally) {
         let mut expected = Vec::new();
         for found in tally.of(method.name(), number) {
             let Some((records, path)) = &found.example else { continue };
-            if wire::has(&request, &found.field.way[..found.field.way.len() - 1]) {
+            // What is inside a message is put in by itself.
+            let inside = fields::walked(&found.field.descriptor).is_some();
+            if !inside && wire::has(&request, &found.field.way[..found.field.way.len() - 1]) {
                 request = wire::with(&request, &found.field.way, Old::Dropped, records);
                 expected.push(path.clone());
             }
