@@ -163,8 +163,8 @@ mod tests {
 
     #[test]
     fn what_is_typed() {
-        assert_eq!(parse_code(" 012345\n").expect("a code").expose(), b"012345");
-        for wrong in ["", "12345", "1234567", "12345x", "12 345", "１２３４５６"] {
+        assert_eq!(parse_code(" 012345 ").expect("a code").expose(), b"012345");
+        for wrong in ["", "12345", "1234567", "12345x", "12 345", "１２３４５６", "012345\n"] {
             assert!(parse_code(wrong).is_err(), "{wrong:?}");
         }
     }

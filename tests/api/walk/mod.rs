@@ -139,15 +139,14 @@ async fn check_base(rig: &Rig, method: &MethodDescriptor) {
     }
 }
 
-/// The number of the right request that a field is best seen in: where its message is there, and of a choice it is chosen.
+/// The number of the right request that a field is best seen in: most of the messages around it are there, and of a choice
+/// it is chosen.
 fn best(requests: &[Vec<u8>], field: &Field) -> usize {
-    let around = &field.way[..field.way.len() - 1];
-    let chosen = |request: &Vec<u8>| {
-        let is_choice = field.descriptor.containing_oneof().is_some_and(|oneof| !oneof.is_synthetic());
-        !is_choice || wire::has(request, &field.way)
+    let depth = |request: &Vec<u8>| {
+        (0..=field.way.len()).take_while(|depth| wire::has(request, &field.way[..*depth])).count()
     };
-    let place = requests.iter().position(|request| wire::has(request, around) && chosen(request));
-    place.or_else(|| requests.iter().position(|request| wire::has(request, around))).unwrap_or(0)
+    let deepest = requests.iter().map(depth).max();
+    requests.iter().position(|request| Some(depth(request)) == deepest).unwrap_or(0)
 }
 
 async fn walk_field(

@@ -12,6 +12,9 @@ use super::values::Nature;
 const MAX_VIOLATIONS: usize = 20;
 const MAX_DETAILS: usize = 4_096;
 
+/// Fields that a value of another one makes wrong, since the two must fit: the name of a thing and the site it is in.
+const BOUND: [(&str, &str); 1] = [("parent", "name")];
+
 /// How a value fared.
 pub(super) enum Fate {
     /// It was taken.
@@ -94,7 +97,10 @@ fn names(trial: &Trial<'_>, fields: &[String]) -> bool {
         field.strip_prefix(path).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
     };
     match trial.nature {
-        Nature::Typed | Nature::Control => fields.iter().any(|field| is_at_or_below(field, path)),
+        Nature::Typed | Nature::Control => {
+            let bound = |field: &str| BOUND.contains(&(path, field));
+            fields.iter().any(|field| is_at_or_below(field, path) || bound(field))
+        }
         // Protobuf tells which field it was in, not which element of it.
         Nature::NoText => fields.iter().any(|field| *field == without_indices(path)),
         // Broken bytes may end a message around the field, or read as a field beside it.
