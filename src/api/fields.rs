@@ -1,4 +1,23 @@
 //! Fields of requests: parsed into types that cannot be wrong, all violations collected with their paths.
+//!
+//! Every string of every request goes through one of these, before anything is done with it:
+//!
+//! | what it is | what reads it | what comes out |
+//! |---|---|---|
+//! | a name of ours (`name`, `parent`, filters) | [`site`], [`account`], [`sender`], [`message`], [`log`], [`Violations::within`] | [`SiteId`] and id |
+//! | an address or mailbox | `domain::address`, `api::mailbox` | `Address`, `Mailbox` |
+//! | a person of the site (`user`) | [`user`] | at most 128 characters without control characters |
+//! | words for people (`display_name`, `sender_name`, tags, a filter by Message-ID) | [`text`] | at most so many characters, none of them a control character |
+//! | `request_id` | [`request_id`] | at most 128 printable ASCII characters |
+//! | `etag` | [`Etag`] | compared, never stored |
+//! | `page_token`, `resume_token` | `api::page` | a place, proven by a MAC |
+//! | `update_mask` and other paths | the list of the fields that can be changed | a field |
+//! | host, user name and password of an account | `api::accounts::profile` | `Server`, `Login`, `Secret` |
+//! | subject, headers, file names, content types and ids | `mime` | what a header may hold |
+//! | text and HTML of a letter | `mime`, which encodes them | a body |
+//! | `code` | `domain::sender` | six digits |
+//!
+//! `tests/api/walk` tries dozens of bad values in every field of every request and holds them to it.
 
 use std::time::Duration;
 
@@ -39,6 +58,40 @@ impl Violations {
     /// The value, or `None` with the bad fields of the problem noted.
     pub(super) fn take_parsed<T>(&mut self, result: Result<T, Problem>) -> Option<T> {
         result.map_err(|problem| self.0.extend(problem.violations)).ok()
+    }
+
+    /// An id within this site, where one is named.
+    pub(super) fn within<T>(
+        &mut self,
+        site: Option<&SiteId>,
+        field: &str,
+        name: &str,
+        parse: impl Fn(&str, &str) -> Result<(SiteId, T), Problem>,
+    ) -> Option<T> {
+        if name.is_empty() {
+            return None;
+        }
+        self.take_parsed(within(site, field, name, parse))
+    }
+
+    /// A time, where one is given.
+    pub(super) fn time(
+        &mut self,
+        field: &str,
+        value: Option<prost_types::Timestamp>,
+    ) -> Option<OffsetDateTime> {
+        value.and_then(|value| self.take(field, timestamp(value)))
+    }
+
+    /// What was parsed, if everything is right.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with all violations.
+    pub(super) fn finish_with<T>(self, parsed: Option<T>) -> Result<T, Problem> {
+        match parsed {
+            Some(parsed) => self.finish().map(|()| parsed),
+            None => Err(self.problem()),
+        }
     }
 
     /// Everything that is wrong, for a call that cannot go on.
@@ -110,16 +163,19 @@ fn child<'a>(name: &'a str, collection: &str) -> Option<(SiteId, &'a str)> {
     parts.next().is_none().then_some((site, id))
 }
 
-/// An id within this site: `name` parsed by `parse`, or a violation where it is of another site.
+/// An id within this site: `name` parsed by `parse`, or a violation where it is of another site. Without a site, for a call
+/// whose own name is wrong, only its form counts.
 pub(super) fn within<T>(
-    site: &SiteId,
+    site: Option<&SiteId>,
     field: &str,
     name: &str,
     parse: impl Fn(&str, &str) -> Result<(SiteId, T), Problem>,
 ) -> Result<T, Problem> {
     match parse(field, name)? {
-        (of, id) if of == *site => Ok(id),
-        _ => Err(Problem::invalid_field(field, format!("must belong to {}", site.name()))),
+        (of, id) => match site.filter(|site| of != **site) {
+            None => Ok(id),
+            Some(site) => Err(Problem::invalid_field(field, format!("must belong to {}", site.name()))),
+        },
     }
 }
 
@@ -131,6 +187,32 @@ pub(super) fn user(id: String) -> Result<String, String> {
 /// The etag of a version of a thing.
 pub(super) fn etag(kind: &str, version: i64) -> String {
     format!("{kind}-{version}")
+}
+
+/// Longest etag in characters; ours are far below.
+const MAX_ETAG: usize = 128;
+
+/// An etag as a caller gives it: none, or one that counts only if the thing still has it.
+pub(super) struct Etag(Option<String>);
+
+impl Etag {
+    /// The etag of a request.
+    ///
+    /// # Errors
+    /// What is wrong with it; whether it is stale is seen when it is compared.
+    pub(super) fn parse(given: &str) -> Result<Self, String> {
+        text(given, MAX_ETAG).map(|etag| Self(Some(etag).filter(|etag| !etag.is_empty())))
+    }
+
+    /// Whether the caller gave one.
+    pub(super) fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether the caller gave none, or that of this version.
+    pub(super) fn fits(&self, kind: &str, version: i64) -> bool {
+        self.0.as_ref().is_none_or(|given| *given == etag(kind, version))
+    }
 }
 
 /// What answers a stale etag.

@@ -1,7 +1,9 @@
 //! Too large a request: tonic has words and codes of its own; the contract says `RESOURCE_EXHAUSTED`, `MESSAGE_TOO_LARGE`.
+//! One that cannot be read at all goes the same way; `malformed` has the words for it.
 
 use tonic::{Code, Status};
 
+use super::malformed;
 use crate::domain::error::{Problem, Reason};
 
 /// What a request that holds a letter may be larger than the largest letter.
@@ -27,6 +29,18 @@ pub(super) enum Largest {
     Request(usize),
 }
 
+impl Largest {
+    fn problem(self) -> Problem {
+        match self {
+            Self::Letter(max_letter_bytes) => problem(max_letter_bytes),
+            Self::Request(max_bytes) => {
+                let text = format!("a request may have at most {max_bytes} bytes");
+                Problem::new(Reason::MessageTooLarge, text).with("max_bytes", max_bytes.to_string())
+            }
+        }
+    }
+}
+
 /// What a call of this path may bring.
 pub(super) fn largest(path: &str, max_letter_bytes: usize) -> Largest {
     if path.starts_with(LETTERS) {
@@ -36,23 +50,15 @@ pub(super) fn largest(path: &str, max_letter_bytes: usize) -> Largest {
     }
 }
 
-/// The answer to a call, translated where it says that the request was too large; others as they are.
+/// The answer to a call, translated where it says that the request was too large or cannot be read; others as they are.
 pub(super) fn translate_too_large<Body: Default>(
     response: http::Response<Body>,
     largest: Largest,
 ) -> http::Response<Body> {
-    let too_large = Status::from_header_map(response.headers()).is_some_and(|status| is_too_large(&status));
-    if !too_large {
-        return response;
-    }
-    let problem = match largest {
-        Largest::Letter(max_letter_bytes) => problem(max_letter_bytes),
-        Largest::Request(max_bytes) => {
-            Problem::new(Reason::MessageTooLarge, format!("a request may have at most {max_bytes} bytes"))
-                .with("max_bytes", max_bytes.to_string())
-        }
-    };
-    Status::from(problem).into_http()
+    let translated = Status::from_header_map(response.headers()).and_then(|status| {
+        if is_too_large(&status) { Some(largest.problem()) } else { malformed::problem(&status) }
+    });
+    translated.map_or(response, |problem| Status::from(problem).into_http())
 }
 
 /// Whether this is how tonic says that a request was too large.

@@ -9,6 +9,7 @@ mod follow;
 mod limits;
 mod logs;
 mod mailbox;
+mod malformed;
 mod memory;
 mod page;
 mod presence;
@@ -127,6 +128,27 @@ impl Api {
             self.presence.demand(site).await?;
         }
         Ok((credentials, named))
+    }
+
+    /// What a call names, and all that it says besides. What is wrong is told at once, of the name and of the rest, but
+    /// only to one who may make the call. `parse` gets the site, where it is known.
+    async fn admit_all<T: OfSite, Said>(
+        &self,
+        metadata: &MetadataMap,
+        right: Right,
+        named: Result<T, Problem>,
+        parse: impl FnOnce(Option<&SiteId>) -> Result<Said, Problem>,
+    ) -> Result<(Credentials, T, Said), Problem> {
+        match self.admit(metadata, right, named).await {
+            Ok((credentials, named)) => {
+                let said = parse(named.site())?;
+                Ok((credentials, named, said))
+            }
+            Err(problem) if problem.reason == Reason::InvalidField => {
+                Err(problem.together_with(parse(None).err()))
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
     /// The settings of a site.

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+use super::fields::Violations;
 use crate::domain::error::Problem;
 use crate::vault::{Fingerprint, Vault};
 
@@ -19,9 +20,31 @@ const MAX_TOKEN_BYTES: usize = 1_024;
 ///
 /// # Errors
 /// `INVALID_FIELD` for a negative one.
-pub(super) fn size(page_size: i32) -> Result<usize, Problem> {
+fn size(page_size: i32) -> Result<usize, Problem> {
     let size = if page_size == 0 { DEFAULT_SIZE } else { page_size.min(MAX_SIZE) };
     usize::try_from(size).map_err(|_| Problem::invalid_field("page_size", "must not be negative"))
+}
+
+/// Which page is asked for.
+pub(super) struct Page {
+    /// How many it holds at most.
+    pub(super) size: usize,
+    /// Where it begins; `None` for the first.
+    pub(super) place: Option<String>,
+}
+
+impl Page {
+    /// The page of a request; `None` with everything noted that is wrong.
+    pub(super) fn parse(
+        page_size: i32,
+        page_token: &str,
+        tokens: &Tokens<'_>,
+        violations: &mut Violations,
+    ) -> Option<Self> {
+        let size = violations.take_parsed(size(page_size));
+        let place = violations.take_parsed(tokens.page(page_token));
+        Some(Self { size: size?, place: place? })
+    }
 }
 
 /// How many to ask the store for: one more than the page holds tells whether there is a next page.
@@ -78,7 +101,7 @@ impl<'a> Tokens<'a> {
     ///
     /// # Errors
     /// `INVALID_FIELD` for a token of another call.
-    pub(super) fn page(&self, page_token: &str) -> Result<Option<String>, Problem> {
+    fn page(&self, page_token: &str) -> Result<Option<String>, Problem> {
         if page_token.is_empty() {
             return Ok(None);
         }

@@ -17,6 +17,8 @@ const MAX_VIOLATIONS: usize = 20;
 /// Longest value of a variable in bytes, and longest description: details travel in headers, 4 KiB in all (API 2).
 const MAX_VALUE_BYTES: usize = 512;
 const MAX_DESCRIPTION_BYTES: usize = 120;
+/// Most bytes of paths and descriptions: with the text and its frame they stay below the 4 KiB.
+const MAX_VIOLATIONS_BYTES: usize = 2_560;
 /// Longest status message in bytes.
 const MAX_TEXT_BYTES: usize = 1_024;
 /// Longest text that names bad fields in bytes: that of all details.
@@ -84,9 +86,14 @@ impl From<Problem> for Status {
             .collect();
         let mut details = ErrorDetails::new();
         details.set_error_info(name, DOMAIN, metadata);
-        for violation in violations.into_iter().take(MAX_VIOLATIONS) {
-            let description = shorten(violation.description, MAX_DESCRIPTION_BYTES);
-            details.add_bad_request_violation(violation.field, description);
+        let mut bytes = 0;
+        for Violation { field, description } in violations.into_iter().take(MAX_VIOLATIONS) {
+            let description = shorten(description, MAX_DESCRIPTION_BYTES);
+            bytes += field.len() + description.len();
+            if bytes > MAX_VIOLATIONS_BYTES {
+                break;
+            }
+            details.add_bad_request_violation(field, description);
         }
         if let Some(wait) = retry_after {
             details.set_retry_info(Some(wait));

@@ -128,6 +128,13 @@ impl Problem {
         Self::invalid(vec![Violation::new(field, description)])
     }
 
+    /// These bad fields, and those of another problem behind them.
+    #[must_use]
+    pub fn together_with(mut self, other: Option<Self>) -> Self {
+        self.violations.extend(other.into_iter().flat_map(|other| other.violations));
+        Self::invalid(self.violations)
+    }
+
     /// There is nothing of this name.
     #[must_use]
     pub fn not_found(name: impl Into<String>) -> Self {

@@ -5,35 +5,60 @@ use std::time::Duration;
 use super::profile::{self, Wanted};
 use super::prove::{self, Subject, TestLetter};
 use super::{convert, find};
+use crate::api::Api;
+use crate::api::fields::{self, Violations};
 use crate::api::proto::check_account_request::Target;
 use crate::api::proto::{CheckAccountRequest, CheckAccountResponse};
-use crate::api::{Api, fields};
-use crate::domain::account::Check;
+use crate::domain::account::{Check, account_name};
 use crate::domain::error::Problem;
 use crate::domain::site::SiteId;
 use crate::store::{checks, lanes, passwords};
 
-/// Tries an account, saved or not.
-pub(super) async fn check(
-    api: &Api,
-    site: &SiteId,
-    request: CheckAccountRequest,
-) -> Result<CheckAccountResponse, Problem> {
-    let settings = api.settings_of_enabled(site).await?;
+/// What a request asks for.
+pub(super) struct Asked {
+    subject: Tried,
+    test: TestLetter,
+    max_age: Duration,
+}
+
+/// Which account is tried.
+enum Tried {
+    /// A saved one.
+    Saved(i64),
+    /// One that is not.
+    New(Box<Wanted>),
+}
+
+/// Parses a request.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn parse(site: Option<&SiteId>, request: CheckAccountRequest) -> Result<Asked, Problem> {
     let CheckAccountRequest { parent: _, send_test_letter, max_age, target } = request;
-    let max_age = max_age.map_or(Ok(Duration::ZERO), fields::duration);
-    let max_age = max_age.map_err(|rule| Problem::invalid_field("max_age", rule))?;
-    let test = TestLetter::of(send_test_letter);
-    let (report, saved) = match target {
-        None => return Err(Problem::invalid_field("target", "must be `name` or `account`")),
-        Some(Target::Account(account)) => {
-            let Wanted { profile, password } = profile::parse_new(*account)?;
+    let mut violations = Violations::default();
+    let max_age = violations.take("max_age", max_age.map_or(Ok(Duration::ZERO), fields::duration));
+    let subject = match target {
+        None => Err(Problem::invalid_field("target", "must be `name` or `account`")),
+        Some(Target::Account(account)) => profile::parse_new(*account).map(|new| Tried::New(Box::new(new))),
+        Some(Target::Name(name)) => fields::within(site, "name", &name, fields::account).map(Tried::Saved),
+    };
+    let subject = violations.take_parsed(subject);
+    let (subject, max_age) = violations.finish_with(subject.zip(max_age))?;
+    Ok(Asked { subject, test: TestLetter::of(send_test_letter), max_age })
+}
+
+/// Tries an account, saved or not.
+pub(super) async fn check(api: &Api, site: &SiteId, asked: Asked) -> Result<CheckAccountResponse, Problem> {
+    let settings = api.settings_of_enabled(site).await?;
+    let Asked { subject, test, max_age } = asked;
+    let (report, saved) = match subject {
+        Tried::New(wanted) => {
+            let Wanted { profile, password } = *wanted;
             let auth = prove::auth_of(&profile.login, password.as_ref(), None);
             let subject = Subject { profile: &profile, auth, account: 0 };
             (prove::climb_live(api, site, &settings, subject, test).await?, None)
         }
-        Some(Target::Name(name)) => {
-            let id = fields::within(site, "name", &name, fields::account)?;
+        Tried::Saved(id) => {
             let account = find(&api.store, site, id).await?;
             // What passed under another policy is no answer under this one.
             let is_allowed = prove::demand_allowed(api, &account.profile.server).is_ok();
@@ -42,7 +67,7 @@ pub(super) async fn check(
                 return Ok(CheckAccountResponse { steps: Vec::new(), check });
             }
             let auth = passwords::open(&api.store, site, id).await?;
-            let auth = auth.ok_or_else(|| Problem::not_found(name))?;
+            let auth = auth.ok_or_else(|| Problem::not_found(account_name(site, id)))?;
             let subject = Subject { profile: &account.profile, auth, account: id };
             (prove::climb_live(api, site, &settings, subject, test).await?, Some(id))
         }

@@ -18,8 +18,8 @@ use std::sync::Arc;
 use prost::Message as _;
 use tonic::{Request, Response, Status};
 
-use super::fields::{self, Violations};
-use super::page::{self, Tokens};
+use super::fields::{self, Etag, Violations};
+use super::page::{self, Page, Tokens};
 use super::proto::accounts_service_server::AccountsService;
 use super::proto::check::State as ProtoState;
 use super::proto::{
@@ -35,6 +35,7 @@ use crate::domain::access::Rpc;
 use crate::domain::account::{Account, CheckState, account_name};
 use crate::domain::audit::{Actor, Deed, Note};
 use crate::domain::error::{Problem, Reason};
+use crate::domain::sender::parse_code;
 use crate::domain::site::SiteId;
 use crate::store::Store;
 use crate::store::accounts::{self, AccountFilter};
@@ -50,7 +51,12 @@ impl AccountsService for Service {
         request: Request<CreateAccountRequest>,
     ) -> Result<Response<CreateAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (by, site) = self.0.admit(request.metadata(), Rpc::CreateAccount.right(), named).await?;
+        let right = Rpc::CreateAccount.right();
+        // Where the site is known the work itself tells what is wrong.
+        let said = |site: Option<&SiteId>| {
+            if site.is_some() { Ok(()) } else { saving::check_new(request.get_ref()) }
+        };
+        let (by, site, ()) = self.0.admit_all(request.metadata(), right, named, said).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let created = async move { saving::create(&api, &by.actor(), &site, request).await };
         let account = to_the_end(created).await?;
@@ -72,16 +78,22 @@ impl AccountsService for Service {
         request: Request<ListAccountsRequest>,
     ) -> Result<Response<ListAccountsResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Rpc::ListAccounts.right(), named).await?;
-        let mut request = request.into_inner();
-        let size = page::size(request.page_size)?;
-        let page_token = std::mem::take(&mut request.page_token);
-        request.page_size = 0;
+        let mut wanted = request.get_ref().clone();
+        let page_token = std::mem::take(&mut wanted.page_token);
+        let page_size = std::mem::take(&mut wanted.page_size);
         // What is left of the request is what the token is bound to.
-        let bound = request.encode_to_vec();
+        let bound = wanted.encode_to_vec();
         let tokens = Tokens::new(self.0.store.vault(), "accounts page", &[&bound]);
-        let after = tokens.page(&page_token)?.and_then(|id| id.parse().ok()).unwrap_or(0);
-        let filter = parse_filter(request)?;
+        let said = |_: Option<&SiteId>| {
+            let mut violations = Violations::default();
+            let page = Page::parse(page_size, &page_token, &tokens, &mut violations);
+            let filter = parse_filter(wanted, &mut violations);
+            violations.finish_with(page).map(|page| (page, filter))
+        };
+        let right = Rpc::ListAccounts.right();
+        let (_, site, (page, filter)) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        let Page { size, place } = page;
+        let after = place.and_then(|id| id.parse().ok()).unwrap_or(0);
         let limit = page::limit(size);
         let mut found =
             accounts::list(&self.0.store, &site, &filter, after, limit).await.map_err(Problem::from)?;
@@ -97,7 +109,12 @@ impl AccountsService for Service {
     ) -> Result<Response<UpdateAccountResponse>, Status> {
         let name = request.get_ref().account.as_ref().map(|account| account.name.as_str());
         let named = fields::account("account.name", name.unwrap_or_default());
-        let (by, (site, id)) = self.0.admit(request.metadata(), Rpc::UpdateAccount.right(), named).await?;
+        let right = Rpc::UpdateAccount.right();
+        // Where the account is known the work itself tells what is wrong.
+        let said = |site: Option<&SiteId>| {
+            if site.is_some() { Ok(()) } else { saving::check_change(request.get_ref()) }
+        };
+        let (by, (site, id), ()) = self.0.admit_all(request.metadata(), right, named, said).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
         let updated = async move { saving::update(&api, &by.actor(), &site, id, request).await };
         let account = to_the_end(updated).await?;
@@ -109,9 +126,13 @@ impl AccountsService for Service {
         request: Request<DeleteAccountRequest>,
     ) -> Result<Response<DeleteAccountResponse>, Status> {
         let named = fields::account("name", &request.get_ref().name);
-        let (by, (site, id)) = self.0.admit(request.metadata(), Rpc::DeleteAccount.right(), named).await?;
+        let said = |_: Option<&SiteId>| {
+            Etag::parse(&request.get_ref().etag).map_err(|wrong| Problem::invalid_field("etag", wrong))
+        };
+        let right = Rpc::DeleteAccount.right();
+        let (by, (site, id), etag) = self.0.admit_all(request.metadata(), right, named, said).await?;
         let (api, request) = (Arc::clone(&self.0), request.into_inner());
-        to_the_end(async move { delete(&api, by.actor(), &site, id, request).await }).await?;
+        to_the_end(async move { delete(&api, by.actor(), &site, id, &etag, request).await }).await?;
         Ok(Response::new(DeleteAccountResponse {}))
     }
 
@@ -120,9 +141,11 @@ impl AccountsService for Service {
         request: Request<CheckAccountRequest>,
     ) -> Result<Response<CheckAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Rpc::CheckAccount.right(), named).await?;
-        let (api, request) = (Arc::clone(&self.0), request.into_inner());
-        let response = to_the_end(async move { checking::check(&api, &site, request).await }).await?;
+        let said = |site: Option<&SiteId>| checking::parse(site, request.get_ref().clone());
+        let right = Rpc::CheckAccount.right();
+        let (_, site, asked) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        let api = Arc::clone(&self.0);
+        let response = to_the_end(async move { checking::check(&api, &site, asked).await }).await?;
         Ok(Response::new(response))
     }
 
@@ -132,8 +155,9 @@ impl AccountsService for Service {
     ) -> Result<Response<ResolveAccountResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
         let right = Rpc::ResolveAccount.right_if(request.get_ref().show_all);
-        let site = self.0.authorise(request.metadata(), right, named).await?;
-        Ok(Response::new(resolve::resolve(&self.0, &site, request.into_inner()).await?))
+        let said = |_: Option<&SiteId>| resolve::parse(request.get_ref().clone());
+        let (_, site, asked) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        Ok(Response::new(resolve::resolve(&self.0, &site, asked).await?))
     }
 
     async fn list_providers(
@@ -150,10 +174,11 @@ impl AccountsService for Service {
         request: Request<CreateSenderRequest>,
     ) -> Result<Response<CreateSenderResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let admitted = self.0.admit(request.metadata(), Rpc::CreateSender.right(), named).await?;
-        let (api, (by, site), request) = (Arc::clone(&self.0), admitted, request.into_inner());
-        let sender =
-            to_the_end(async move { senders::create(&api, &by.caller, &site, request).await }).await?;
+        let said = |_: Option<&SiteId>| senders::Asked::parse(&self.0, request.get_ref());
+        let right = Rpc::CreateSender.right();
+        let (by, site, asked) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        let api = Arc::clone(&self.0);
+        let sender = to_the_end(async move { senders::create(&api, &by.caller, &site, asked).await }).await?;
         Ok(Response::new(CreateSenderResponse { sender: Some(sender) }))
     }
 
@@ -162,10 +187,14 @@ impl AccountsService for Service {
         request: Request<ConfirmSenderRequest>,
     ) -> Result<Response<ConfirmSenderResponse>, Status> {
         let named = fields::sender("name", &request.get_ref().name);
-        let admitted = self.0.admit(request.metadata(), Rpc::ConfirmSender.right(), named).await?;
-        let (api, (by, (site, id)), request) = (Arc::clone(&self.0), admitted, request.into_inner());
+        let said = |_: Option<&SiteId>| {
+            parse_code(&request.get_ref().code).map_err(|wrong| Problem::invalid_field("code", wrong))
+        };
+        let right = Rpc::ConfirmSender.right();
+        let (by, (site, id), code) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        let api = Arc::clone(&self.0);
         let sender =
-            to_the_end(async move { senders::confirm(&api, &by.caller, &site, id, request).await }).await?;
+            to_the_end(async move { senders::confirm(&api, &by.caller, &site, id, &code).await }).await?;
         Ok(Response::new(ConfirmSenderResponse { sender: Some(sender) }))
     }
 
@@ -174,8 +203,10 @@ impl AccountsService for Service {
         request: Request<ListSendersRequest>,
     ) -> Result<Response<ListSendersResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (by, site) = self.0.admit(request.metadata(), Rpc::ListSenders.right(), named).await?;
-        Ok(Response::new(senders::list(&self.0, &by.caller, &site, request.into_inner()).await?))
+        let said = |_: Option<&SiteId>| senders::Listed::parse(&self.0, request.get_ref());
+        let right = Rpc::ListSenders.right();
+        let (by, site, listed) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        Ok(Response::new(senders::list(&self.0, &by.caller, &site, listed).await?))
     }
 
     async fn delete_sender(
@@ -195,7 +226,7 @@ async fn find(store: &Store, site: &SiteId, id: i64) -> Result<Account, Problem>
     accounts::find(store, site, id).await?.ok_or_else(|| Problem::not_found(account_name(site, id)))
 }
 
-fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> {
+fn parse_filter(request: ListAccountsRequest, violations: &mut Violations) -> AccountFilter {
     let ListAccountsRequest {
         parent: _,
         page_size: _,
@@ -207,7 +238,6 @@ fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> 
         check_state,
         parked,
     } = request;
-    let mut violations = Violations::default();
     let origin =
         violations.take("origin", ownership::origin_from_proto(origin).ok_or("is not an origin")).flatten();
     let user = violations.take("user", fields::user(user)).filter(|user| !user.is_empty());
@@ -222,8 +252,7 @@ fn parse_filter(request: ListAccountsRequest) -> Result<AccountFilter, Problem> 
         ProtoState::Passed => Some(CheckState::Passed),
         ProtoState::Failed => Some(CheckState::Failed),
     });
-    violations.finish()?;
-    Ok(AccountFilter { active, origin, user, sender_key, check_state, parked })
+    AccountFilter { active, origin, user, sender_key, check_state, parked }
 }
 
 async fn delete(
@@ -231,16 +260,17 @@ async fn delete(
     by: Actor,
     site: &SiteId,
     id: i64,
+    etag: &Etag,
     request: DeleteAccountRequest,
 ) -> Result<(), Problem> {
     let settings = api.settings_of_enabled(site).await?;
-    let DeleteAccountRequest { name, etag, force } = request;
-    let version = if etag.is_empty() {
-        None
-    } else {
+    let DeleteAccountRequest { name, etag: _, force } = request;
+    let version = if etag.is_given() {
         let current = find(&api.store, site, id).await?;
-        saving::demand_etag(&current, &etag)?;
+        saving::demand_etag(&current, etag)?;
         Some(current.version)
+    } else {
+        None
     };
     let (priority, deed) = (settings.account_priority, Deed::DeleteAccount { account: id, force });
     let note = Note { by, deed };

@@ -12,9 +12,9 @@ pub(super) fn parse(
     mailings_first: Option<bool>,
     violations: &mut Violations,
 ) -> Option<Ownership> {
-    let origin = violations.take("account.origin", origin_from_proto(origin).ok_or("is not an origin"))?;
-    let origin = origin.unwrap_or(Origin::Admin);
-    let user = violations.take("account.user", fields::user(user))?;
+    let origin = violations.take("account.origin", origin_from_proto(origin).ok_or("is not an origin"));
+    let user = violations.take("account.user", fields::user(user));
+    let (origin, user) = (origin?.unwrap_or(Origin::Admin), user?);
     match (origin, user.is_empty()) {
         (Origin::Admin, false) => {
             violations.add("account.user", "must be empty for an account of the administrator");

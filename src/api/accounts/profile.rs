@@ -1,7 +1,7 @@
 //! What callers decide about accounts: new profiles, and changes by mask.
 
 use super::{limits, ownership};
-use crate::api::fields::{self, Violations};
+use crate::api::fields::{self, Etag, Violations};
 use crate::api::proto::account::Auth as ProtoAuth;
 use crate::api::proto::{Account as ProtoAccount, Security as ProtoSecurity};
 use crate::domain::account::{Login, Profile, Security, Server};
@@ -71,6 +71,7 @@ pub(super) fn parse_change(
 ) -> Result<Wanted, Problem> {
     let mut violations = Violations::default();
     ownership::demand_unchanged(&current.ownership, &change, &mut violations);
+    violations.take("account.etag", Etag::parse(&change.etag));
     let merged = merge(current, change, paths, &mut violations);
     let wanted = match parse(merged, Some(current), &mut violations) {
         Some(wanted) => violations.finish().map(|()| wanted)?,
@@ -85,6 +86,26 @@ pub(super) fn parse_change(
     Ok(wanted)
 }
 
+/// What is wrong with a change by itself, whatever the account is that it is for.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn check_change(change: ProtoAccount, paths: &[String]) -> Result<(), Problem> {
+    let mut violations = Violations::default();
+    violations.take("account.etag", Etag::parse(&change.etag));
+    // Somebody's account, whose origin and owner are those that the change names.
+    let anybody = ProtoAccount {
+        sender_email: "anybody@example.com".to_owned(),
+        host: "smtp.example.com".to_owned(),
+        origin: change.origin,
+        user: change.user.clone(),
+        ..ProtoAccount::default()
+    };
+    let merged = merge_into(anybody, change, paths, &mut violations);
+    parse(merged, None, &mut violations);
+    violations.finish()
+}
+
 /// The current profile as a message, with the fields of the change put in.
 fn merge(
     current: &Profile,
@@ -92,7 +113,16 @@ fn merge(
     paths: &[String],
     violations: &mut Violations,
 ) -> ProtoAccount {
-    let mut merged = super::convert::profile(current);
+    merge_into(super::convert::profile(current), change, paths, violations)
+}
+
+/// An account with the fields of the change put in.
+fn merge_into(
+    mut merged: ProtoAccount,
+    change: ProtoAccount,
+    paths: &[String],
+    violations: &mut Violations,
+) -> ProtoAccount {
     let all = paths.iter().any(|path| path == "*");
     for (index, path) in paths.iter().enumerate() {
         // An etag may be named: it is compared, not stored.
@@ -181,10 +211,12 @@ fn parse(account: ProtoAccount, current: Option<&Profile>, violations: &mut Viol
         limits,
         check: _,
         parking: _,
-        etag: _,
+        etag,
         create_time: _,
         update_time: _,
     } = account;
+    // Only a change compares it; one of a new account says nothing, if it is one.
+    violations.take("account.etag", Etag::parse(&etag));
     let ownership = ownership::parse(origin, user, shared, mailings_first, violations);
     let limits = limits::parse(limits, violations);
     let sender_name = fields::text(&sender_name, MAX_SENDER_NAME).map(|name| words::decode(name.trim()));
@@ -274,7 +306,7 @@ fn parse_host(host: &str) -> Result<String, &'static str> {
     if host.chars().any(char::is_control) {
         return Err("must not contain control characters");
     }
-    let host = host.trim();
+    let host = host.trim_matches(' ');
     // A closing dot says that the name is complete, which it is anyway.
     let host = host.strip_suffix('.').unwrap_or(host);
     if host.is_empty() {

@@ -7,22 +7,40 @@ use crate::api::proto::{
 };
 use crate::api::{Api, mailbox};
 use crate::domain::account::account_name;
+use crate::domain::address::Mailbox;
 use crate::domain::error::Problem;
 use crate::domain::routing::{self, Letter, Rule, Unchosen};
 use crate::domain::site::SiteId;
 use crate::store::candidates::{self, Owners};
 
-/// Which account a letter of this From would go through, and why.
-pub(super) async fn resolve(
-    api: &Api,
-    site: &SiteId,
-    request: ResolveAccountRequest,
-) -> Result<ResolveAccountResponse, Problem> {
+/// What a request asks about.
+pub(super) struct Asked {
+    from: Mailbox,
+    user: String,
+    mailing: bool,
+    show_all: bool,
+}
+
+/// Parses a request.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn parse(request: ResolveAccountRequest) -> Result<Asked, Problem> {
     let ResolveAccountRequest { parent: _, from_address, user, mailing, show_all } = request;
     let mut violations = Violations::default();
     let from = violations.take("from_address", mailbox::parse(&from_address));
     let user = violations.take("user", fields::user(user));
-    let (Some(from), Some(user)) = (from, user) else { return Err(violations.problem()) };
+    let (from, user) = violations.finish_with(from.zip(user))?;
+    Ok(Asked { from, user, mailing, show_all })
+}
+
+/// Which account a letter of this From would go through, and why.
+pub(super) async fn resolve(
+    api: &Api,
+    site: &SiteId,
+    asked: Asked,
+) -> Result<ResolveAccountResponse, Problem> {
+    let Asked { from, user, mailing, show_all } = asked;
     let settings = api.settings_of(site).await?;
     let owners = if show_all { Owners::All } else { Owners::UsableBy(&user) };
     let candidates = candidates::list(&api.store, site, &from.address.key(), owners).await?;

@@ -6,7 +6,7 @@ use super::profile::{self, Wanted};
 use super::prove::{Subject, TestLetter};
 use super::{convert, find, ownership, prove};
 use crate::api::Api;
-use crate::api::fields::{self, Violations};
+use crate::api::fields::{self, Etag, Violations};
 use crate::api::proto::{Account as ProtoAccount, CreateAccountRequest, UpdateAccountRequest};
 use crate::domain::account::{Account, CheckState, Origin, Profile, account_name};
 use crate::domain::address::Address;
@@ -21,6 +21,29 @@ use crate::vault::Fingerprint;
 
 /// What the MAC over a request's content is made for.
 const REQUEST_MAC: &str = "CreateAccount request";
+
+/// What is wrong with a request for a new account, where its site is not known.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn check_new(request: &CreateAccountRequest) -> Result<(), Problem> {
+    let CreateAccountRequest { parent: _, account, request_id, validate_only: _ } = request;
+    let mut violations = Violations::default();
+    violations.take("request_id", fields::request_id(request_id));
+    let account = account.clone().ok_or_else(|| Problem::invalid_field("account", "must be set"));
+    violations.take_parsed(account.and_then(profile::parse_new));
+    violations.finish()
+}
+
+/// What is wrong with a request for a change, where the account is not known.
+///
+/// # Errors
+/// `INVALID_FIELD` with everything that is wrong.
+pub(super) fn check_change(request: &UpdateAccountRequest) -> Result<(), Problem> {
+    let UpdateAccountRequest { account, update_mask, validate_only: _ } = request;
+    let paths = update_mask.as_ref().map(|mask| mask.paths.as_slice()).unwrap_or_default();
+    profile::check_change(account.clone().unwrap_or_default(), paths)
+}
 
 /// Proves and saves a new account.
 pub(super) async fn create(
@@ -118,8 +141,9 @@ pub(super) async fn update(
     let UpdateAccountRequest { account, update_mask, validate_only } = request;
     let change = account.unwrap_or_default();
     let current = find(&api.store, site, id).await?;
-    if !change.etag.is_empty() {
-        demand_etag(&current, &change.etag)?;
+    // One that cannot be an etag is told together with whatever else is wrong.
+    if let Ok(etag) = Etag::parse(&change.etag) {
+        demand_etag(&current, &etag)?;
     }
     let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
     let wanted = profile::parse_change(&current.profile, change, &paths)?;
@@ -248,8 +272,8 @@ fn demand_user_accounts(settings: &EffectiveSettings, profile: &Profile) -> Resu
 }
 
 /// Refuses a stale etag.
-pub(super) fn demand_etag(account: &Account, etag: &str) -> Result<(), Problem> {
-    if etag == fields::etag("account", account.version) {
+pub(super) fn demand_etag(account: &Account, etag: &Etag) -> Result<(), Problem> {
+    if etag.fits("account", account.version) {
         return Ok(());
     }
     Err(fields::etag_mismatch(&account_name(&account.site, account.id)))

@@ -7,14 +7,15 @@ use uuid::Uuid;
 use super::code_letter::CodeLetter;
 use crate::api::Api;
 use crate::api::fields::{self, Violations};
-use crate::api::page::{self, Tokens};
+use crate::api::page::{self, Page, Tokens};
 use crate::api::proto::sender::Source as ProtoSource;
 use crate::api::proto::{
-    ConfirmSenderRequest, CreateSenderRequest, ListSendersRequest, ListSendersResponse, Sender as ProtoSender,
+    CreateSenderRequest, ListSendersRequest, ListSendersResponse, Sender as ProtoSender,
 };
 use crate::domain::access::{Caller, Rpc};
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
+use crate::domain::secret::Secret;
 use crate::domain::sender::{self, Sender, Source, Wish, sender_name};
 use crate::domain::site::SiteId;
 use crate::mime::words;
@@ -32,23 +33,42 @@ const MAX_CHOICES: usize = 3;
 /// When to try again after that.
 const CHOICE_RETRY: std::time::Duration = std::time::Duration::from_secs(1);
 
+/// What a request asks for.
+pub(super) struct Asked {
+    wish: Wish,
+    request_id: Option<String>,
+    /// The MAC over the request's content.
+    own: Fingerprint,
+}
+
+impl Asked {
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with everything that is wrong.
+    pub(super) fn parse(api: &Api, request: &CreateSenderRequest) -> Result<Self, Problem> {
+        let CreateSenderRequest { parent: _, sender, request_id } = request;
+        let mut violations = Violations::default();
+        let request_id = violations.take("request_id", fields::request_id(request_id)).flatten();
+        let request_id = request_id.map(str::to_owned);
+        let sender = sender.as_ref().ok_or_else(|| Problem::invalid_field("sender", "must be set"));
+        let sender = violations.take_parsed(sender);
+        let wish = sender.and_then(|sender| parse(sender.clone(), &mut violations));
+        let (sender, wish) = violations.finish_with(sender.zip(wish))?;
+        let own = api.store.vault().fingerprint(REQUEST_MAC, &sender.encode_to_vec());
+        Ok(Self { wish, request_id, own })
+    }
+}
+
 /// Asks for a sender: saves it, and mails a code unless it is confirmed.
 pub(super) async fn create(
     api: &Api,
     caller: &Caller,
     site: &SiteId,
-    request: CreateSenderRequest,
+    asked: Asked,
 ) -> Result<ProtoSender, Problem> {
-    let CreateSenderRequest { parent: _, sender, request_id } = request;
-    let mut violations = Violations::default();
-    let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
-    let sender =
-        violations.take_parsed(sender.ok_or_else(|| Problem::invalid_field("sender", "must be set")));
-    let own =
-        sender.as_ref().map(|sender| api.store.vault().fingerprint(REQUEST_MAC, &sender.encode_to_vec()));
-    let wish = sender.and_then(|sender| parse(sender, &mut violations));
-    let (Some(wish), Some(own)) = (wish, own) else { return Err(violations.problem()) };
-    violations.finish()?;
+    let Asked { wish, request_id, own } = asked;
+    let request_id = request_id.as_deref();
     if wish.source == Source::Mailbox {
         // That it is somebody's mailbox is the operator's word, which nobody else can give.
         caller.may(Rpc::CreateSender.right_if(true), Some(site))?;
@@ -146,13 +166,12 @@ pub(super) async fn confirm(
     caller: &Caller,
     site: &SiteId,
     id: i64,
-    request: ConfirmSenderRequest,
+    code: &Secret,
 ) -> Result<ProtoSender, Problem> {
-    let ConfirmSenderRequest { name, code } = request;
-    let code = sender::parse_code(&code).map_err(|wrong| Problem::invalid_field("code", wrong))?;
+    let name = sender_name(site, id);
     api.settings_of_enabled(site).await?;
     find(api, site, id).await?;
-    match sender_codes::confirm(&api.store, site, id, &code).await? {
+    match sender_codes::confirm(&api.store, site, id, code).await? {
         Tried::Confirmed => Ok(to_proto(&find(api, site, id).await?, caller)),
         Tried::Wrong(left) => {
             let text = format!("that is not the code that was mailed for {name}; tries left: {left}");
@@ -167,20 +186,37 @@ pub(super) async fn confirm(
     }
 }
 
+/// Which senders are asked for.
+pub(super) struct Listed<'a> {
+    page: Page,
+    user: String,
+    tokens: Tokens<'a>,
+}
+
+impl<'a> Listed<'a> {
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with everything that is wrong.
+    pub(super) fn parse(api: &'a Api, request: &ListSendersRequest) -> Result<Self, Problem> {
+        let ListSendersRequest { parent, user, page_size, page_token } = request;
+        let mut violations = Violations::default();
+        let tokens = Tokens::new(api.store.vault(), "senders page", &[parent.as_bytes(), user.as_bytes()]);
+        let page = Page::parse(*page_size, page_token, &tokens, &mut violations);
+        let user = violations.take("user", fields::user(user.clone()));
+        let (page, user) = violations.finish_with(page.zip(user))?;
+        Ok(Self { page, user, tokens })
+    }
+}
+
 /// A page of the addresses that a user may put into From.
 pub(super) async fn list(
     api: &Api,
     caller: &Caller,
     site: &SiteId,
-    request: ListSendersRequest,
+    listed: Listed<'_>,
 ) -> Result<ListSendersResponse, Problem> {
-    let ListSendersRequest { parent, user, page_size, page_token } = request;
-    let mut violations = Violations::default();
-    let size = violations.take_parsed(page::size(page_size));
-    let tokens = Tokens::new(api.store.vault(), "senders page", &[parent.as_bytes(), user.as_bytes()]);
-    let place = violations.take_parsed(tokens.page(&page_token));
-    let user = violations.take("user", fields::user(user));
-    let (Some(size), Some(place), Some(user)) = (size, place, user) else { return Err(violations.problem()) };
+    let Listed { page: Page { size, place }, user, tokens } = listed;
     let after = place.and_then(|place| parse_place(&place)).unwrap_or(Of::Sender(0));
     let settings = api.settings_of(site).await?;
     let needs_sender = settings.require_confirmed_sender && !user.is_empty();

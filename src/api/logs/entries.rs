@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::convert;
 use crate::api::Api;
 use crate::api::fields::{self, Violations};
-use crate::api::page::{self, Tokens};
+use crate::api::page::{Page, Tokens};
 use crate::api::proto::{ListLogEntriesRequest, ListLogEntriesResponse, LogEntry as ProtoEntry};
 use crate::domain::access::Caller;
 use crate::domain::audit::Reading;
@@ -23,6 +23,42 @@ const CHUNKS: i64 = 64;
 /// A page is full with so many bytes in memory, however many entries were asked for: most clients take 4 MiB at once.
 const PAGE_BYTES: usize = 1024 * 1024;
 
+/// What a request asks for.
+pub(super) struct Wanted {
+    name: String,
+    page: Page,
+    /// What page tokens are bound to.
+    bound: Vec<u8>,
+    filter: EntryFilter,
+}
+
+impl Wanted {
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with everything that is wrong.
+    pub(super) fn parse(
+        api: &Api,
+        site: Option<&SiteId>,
+        mut request: ListLogEntriesRequest,
+    ) -> Result<Self, Problem> {
+        let page_token = std::mem::take(&mut request.page_token);
+        let page_size = std::mem::take(&mut request.page_size);
+        // What is left of the request is what the token is bound to.
+        let bound = request.encode_to_vec();
+        let name = request.name.clone();
+        let mut violations = Violations::default();
+        let page = Page::parse(page_size, &page_token, &tokens(api, &bound), &mut violations);
+        let filter = EntryFilter::parse(site, request, &mut violations);
+        let page = violations.finish_with(page)?;
+        Ok(Self { name, page, bound, filter })
+    }
+}
+
+fn tokens<'a>(api: &'a Api, bound: &[u8]) -> Tokens<'a> {
+    Tokens::new(api.store.vault(), "log entries page", &[bound])
+}
+
 /// A page of entries.
 ///
 /// # Errors
@@ -32,20 +68,15 @@ pub(super) async fn list(
     caller: &Caller,
     site: &SiteId,
     log: LogId,
-    mut request: ListLogEntriesRequest,
+    wanted: Wanted,
 ) -> Result<ListLogEntriesResponse, Problem> {
-    let size = page::size(request.page_size)?;
-    let page_token = std::mem::take(&mut request.page_token);
-    request.page_size = 0;
-    // What is left of the request is what the token is bound to.
-    let bound = request.encode_to_vec();
-    let tokens = Tokens::new(api.store.vault(), "log entries page", &[&bound]);
-    let start = tokens.page(&page_token)?.and_then(|place| Place::parse(&place)).unwrap_or_default();
-    let name = request.name.clone();
-    let filter = EntryFilter::parse(site, log, request)?;
+    let Wanted { name, page: Page { size, place }, bound, mut filter } = wanted;
+    filter.chunks.logs = vec![log];
+    let start = place.and_then(|place| Place::parse(&place)).unwrap_or_default();
     if logs::start_position(&api.store, site, log).await?.is_none() {
         return Err(Problem::not_found(name));
     }
+    let tokens = tokens(api, &bound);
     // Every page: a token may be somebody else's, and old.
     api.note_read(caller, site, Reading::Entries { log, message: filter.chunks.message }).await?;
     let (entries, next) = read(&api.store, site, &filter, start, size).await?;
@@ -113,7 +144,7 @@ struct EntryFilter {
 }
 
 impl EntryFilter {
-    fn parse(site: &SiteId, log: LogId, request: ListLogEntriesRequest) -> Result<Self, Problem> {
+    fn parse(site: Option<&SiteId>, request: ListLogEntriesRequest, violations: &mut Violations) -> Self {
         let ListLogEntriesRequest {
             name: _,
             page_size: _,
@@ -124,7 +155,6 @@ impl EntryFilter {
             start_time,
             end_time,
         } = request;
-        let mut violations = Violations::default();
         let mut wanted = Vec::with_capacity(kinds.len());
         for (index, kind) in kinds.into_iter().enumerate() {
             let kind = convert::kind_from_proto(kind).ok_or("is not a kind of entry");
@@ -132,16 +162,11 @@ impl EntryFilter {
         }
         let session =
             (!session.is_empty()).then(|| violations.take("session", Uuid::try_parse(&session))).flatten();
-        let message = (!message.is_empty())
-            .then(|| violations.take_parsed(fields::within(site, "message", &message, fields::message)))
-            .flatten();
-        let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
-            value.and_then(|value| violations.take(field, fields::timestamp(value)))
-        };
-        let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
-        violations.finish()?;
-        let chunks = ChunkFilter { logs: vec![log], message, session, start_time, end_time };
-        Ok(Self { chunks, kinds: wanted })
+        let message = violations.within(site, "message", &message, fields::message);
+        let start_time = violations.time("start_time", start_time);
+        let end_time = violations.time("end_time", end_time);
+        let chunks = ChunkFilter { logs: Vec::new(), message, session, start_time, end_time };
+        Self { chunks, kinds: wanted }
     }
 
     fn keeps(&self, entry: &Entry) -> bool {

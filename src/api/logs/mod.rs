@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
-use super::fields;
-use super::page::{self, Tokens};
+use self::entries::Wanted;
+use super::fields::{self, Violations};
+use super::page::{self, Page, Tokens};
 use super::proto::logs_service_server::LogsService;
 use super::proto::{
     ClearLogRequest, ClearLogResponse, DownloadLogRequest, ListLogEntriesRequest, ListLogEntriesResponse,
@@ -34,16 +35,21 @@ impl LogsService for Service {
         request: Request<ListLogsRequest>,
     ) -> Result<Response<ListLogsResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let (credentials, site) = self.0.admit(request.metadata(), Rpc::ListLogs.right(), named).await?;
-        let audit = credentials.caller.may(Right::ReadAudit, Some(&site)).is_ok();
-        let ListLogsRequest { parent, page_size, page_token, account } = request.into_inner();
-        let size = page::size(page_size)?;
+        let ListLogsRequest { parent, page_size, page_token, account } = request.get_ref();
         let store = &self.0.store;
         let tokens = Tokens::new(store.vault(), "logs page", &[parent.as_bytes(), account.as_bytes()]);
-        let after = tokens.page(&page_token)?.unwrap_or_default();
-        let account = (!account.is_empty())
-            .then(|| fields::within(&site, "account", &account, fields::account))
-            .transpose()?;
+        let said = |site: Option<&SiteId>| {
+            let mut violations = Violations::default();
+            let page = Page::parse(*page_size, page_token, &tokens, &mut violations);
+            let account = violations.within(site, "account", account, fields::account);
+            violations.finish_with(page).map(|page| (page, account))
+        };
+        let right = Rpc::ListLogs.right();
+        let (credentials, site, (page, account)) =
+            self.0.admit_all(request.metadata(), right, named, said).await?;
+        let audit = credentials.caller.may(Right::ReadAudit, Some(&site)).is_ok();
+        let Page { size, place } = page;
+        let after = place.unwrap_or_default();
         let limit = page::limit(size);
         let mut found =
             logs::list(store, &site, account, audit, &after, limit).await.map_err(Problem::from)?;
@@ -59,8 +65,9 @@ impl LogsService for Service {
     ) -> Result<Response<ListLogEntriesResponse>, Status> {
         let named = fields::log("name", &request.get_ref().name);
         let right = Rpc::ListLogEntries.right_if(is_audit(&named));
-        let (by, (site, log)) = self.0.admit(request.metadata(), right, named).await?;
-        Ok(Response::new(entries::list(&self.0, &by.caller, &site, log, request.into_inner()).await?))
+        let said = |site: Option<&SiteId>| Wanted::parse(&self.0, site, request.get_ref().clone());
+        let (by, (site, log), wanted) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        Ok(Response::new(entries::list(&self.0, &by.caller, &site, log, wanted).await?))
     }
 
     type TailLogEntriesStream = tail::EntryStream;
@@ -71,8 +78,9 @@ impl LogsService for Service {
     ) -> Result<Response<Self::TailLogEntriesStream>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
         let right = tail::right(&request.get_ref().logs);
-        let (credentials, site) = self.0.admit(request.metadata(), right, named).await?;
-        let stream = tail::start(&self.0, credentials, site, request.into_inner()).await?;
+        let said = |site: Option<&SiteId>| tail::Wanted::parse(site, request.get_ref().clone());
+        let (credentials, site, wanted) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        let stream = tail::start(&self.0, credentials, site, wanted).await?;
         Ok(Response::new(stream))
     }
 

@@ -45,6 +45,40 @@ pub(super) fn right(logs: &[String]) -> Right {
     Rpc::TailLogEntries.right_if(logs.iter().any(is_audit))
 }
 
+/// What a request asks for.
+pub(super) struct Wanted {
+    /// What resume tokens are bound to, beside the site.
+    bound: [Vec<u8>; 3],
+    filter: ChunkFilter,
+    history: usize,
+    start: Option<Beginning>,
+}
+
+impl Wanted {
+    /// Parses a request.
+    ///
+    /// # Errors
+    /// `INVALID_FIELD` with everything that is wrong.
+    pub(super) fn parse(site: Option<&SiteId>, request: TailLogEntriesRequest) -> Result<Self, Problem> {
+        let TailLogEntriesRequest { parent: _, logs, account, message, start, history } = request;
+        let bound = [&logs.join(" "), &account, &message].map(|part| part.as_bytes().to_vec());
+        let mut violations = Violations::default();
+        let filter = parse_filter(site, &logs, &account, &message, &mut violations);
+        let history = match usize::try_from(history) {
+            Ok(1..) if start.is_some() => Err("must not be set together with a start"),
+            Ok(count) if history <= MAX_HISTORY => Ok(count),
+            _ => Err("must be 0 to 1,000"),
+        };
+        let history = violations.take("history", history).unwrap_or_default();
+        let start = start.map(|start| match start {
+            Start::ResumeToken(token) => Beginning::Token(token),
+            Start::StartTime(time) => Beginning::Time(violations.time("start_time", Some(time))),
+        });
+        violations.finish()?;
+        Ok(Self { bound, filter, history, start })
+    }
+}
+
 /// Starts a tail.
 ///
 /// # Errors
@@ -53,23 +87,10 @@ pub(super) async fn start(
     api: &Arc<Api>,
     credentials: Credentials,
     site: SiteId,
-    request: TailLogEntriesRequest,
+    wanted: Wanted,
 ) -> Result<EntryStream, Problem> {
-    let TailLogEntriesRequest { parent: _, logs, account, message, start, history } = request;
-    let bound = [site.as_str(), &logs.join(" "), &account, &message].map(|part| part.as_bytes().to_vec());
-    let mut violations = Violations::default();
-    let mut filter = parse_filter(&site, &logs, &account, &message, &mut violations);
-    let history = match usize::try_from(history) {
-        Ok(1..) if start.is_some() => Err("must not be set together with a start"),
-        Ok(count) if history <= MAX_HISTORY => Ok(count),
-        _ => Err("must be 0 to 1,000"),
-    };
-    let history = violations.take("history", history).unwrap_or_default();
-    let start = start.map(|start| match start {
-        Start::ResumeToken(token) => Beginning::Token(token),
-        Start::StartTime(time) => Beginning::Time(violations.take("start_time", fields::timestamp(time))),
-    });
-    violations.finish()?;
+    let Wanted { bound: [logs, account, message], mut filter, history, start } = wanted;
+    let bound = [site.as_str().as_bytes().to_vec(), logs, account, message];
     let store = &api.store;
     let known = logs::known_positions(store, &site).await?;
     let mut history_start = None;
@@ -112,7 +133,7 @@ enum Beginning {
 
 /// Which chunks a tail is about.
 fn parse_filter(
-    site: &SiteId,
+    site: Option<&SiteId>,
     logs: &[String],
     account: &str,
     message: &str,
@@ -126,9 +147,7 @@ fn parse_filter(
         violations.take_parsed(fields::within(site, &field, name, fields::log))
     };
     let mut wanted: Vec<LogId> = logs.iter().take(MAX_LOGS).enumerate().filter_map(log).collect();
-    let account = (!account.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "account", account, fields::account)))
-        .flatten();
+    let account = violations.within(site, "account", account, fields::account);
     if let Some(id) = account {
         let own = LogId::of_account(id);
         if logs.is_empty() {
@@ -140,9 +159,7 @@ fn parse_filter(
             }
         }
     }
-    let message = (!message.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "message", message, fields::message)))
-        .flatten();
+    let message = violations.within(site, "message", message, fields::message);
     ChunkFilter { logs: wanted, message, ..ChunkFilter::default() }
 }
 

@@ -13,6 +13,7 @@ use crate::api::{Api, fields, to_the_end};
 use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::MessageState;
+use crate::domain::site::SiteId;
 use crate::store::cancelling::{self, Cancelled};
 
 /// States in which letters are cancelled.
@@ -52,9 +53,12 @@ pub(super) async fn many(
     request: Request<CancelMessagesRequest>,
 ) -> Result<CancelMessagesResponse, Problem> {
     let named = fields::site("parent", &request.get_ref().parent);
-    let site = api.authorise(request.metadata(), Rpc::CancelMessages.right(), named).await?;
-    let CancelMessagesRequest { parent: _, account, tag, states, since } = request.into_inner();
-    let selection = selection::parse(&site, Arguments { account, tag, states, since }, &STATES)?;
+    let said = |site: Option<&SiteId>| {
+        let CancelMessagesRequest { parent: _, account, tag, states, since } = request.get_ref().clone();
+        selection::parse(site, Arguments { account, tag, states, since }, &STATES)
+    };
+    let right = Rpc::CancelMessages.right();
+    let (_, site, selection) = api.admit_all(request.metadata(), right, named, said).await?;
     // Only to see whether the site is there: cancelling stays possible while it is switched off.
     api.settings_of(&site).await?;
     let api = Arc::clone(api);

@@ -45,20 +45,21 @@ pub(super) async fn start(
     request: Request<WatchEventsRequest>,
 ) -> Result<EventStream, Problem> {
     let named = fields::site("parent", &request.get_ref().parent);
-    let (credentials, site) = api.admit(request.metadata(), Rpc::WatchEvents.right(), named).await?;
-    let WatchEventsRequest { parent: _, tag, message, account, start } = request.into_inner();
-    let bound = [site.as_str(), &tag, &message, &account].map(|part| part.as_bytes().to_vec());
-    let mut violations = Violations::default();
-    let mut filter = parse_filter(&site, &tag, &message, &account, &mut violations);
-    let mut token = None;
-    match start {
-        Some(Start::ResumeToken(text)) => token = Some(text),
-        Some(Start::StartTime(time)) => {
-            filter.start_time = violations.take("start_time", fields::timestamp(time));
+    let WatchEventsRequest { parent: _, tag, message, account, start } = request.get_ref();
+    let said = |site: Option<&SiteId>| {
+        let mut violations = Violations::default();
+        let mut filter = parse_filter(site, tag, message, account, &mut violations);
+        let mut token = None;
+        match start {
+            Some(Start::ResumeToken(text)) => token = Some(text.clone()),
+            Some(Start::StartTime(time)) => filter.start_time = violations.time("start_time", Some(*time)),
+            None => {}
         }
-        None => {}
-    }
-    violations.finish()?;
+        violations.finish_with(Some((filter, token)))
+    };
+    let right = Rpc::WatchEvents.right();
+    let (credentials, site, (filter, token)) = api.admit_all(request.metadata(), right, named, said).await?;
+    let bound = [site.as_str(), tag, message, account].map(|part| part.as_bytes().to_vec());
     let now = api.store.clock().now();
     let watch = Watch { store: api.store.clone(), site: site.clone(), filter, bound };
     let place = match (token, watch.filter.start_time) {
@@ -71,19 +72,15 @@ pub(super) async fn start(
 
 /// Which events a stream is about.
 fn parse_filter(
-    site: &SiteId,
+    site: Option<&SiteId>,
     tag: &str,
     message: &str,
     account: &str,
     violations: &mut Violations,
 ) -> EventFilter {
     let tag = violations.take("tag", fields::text(tag, MAX_TAG)).filter(|tag| !tag.is_empty());
-    let message = (!message.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "message", message, fields::message)))
-        .flatten();
-    let account = (!account.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "account", account, fields::account)))
-        .flatten();
+    let message = violations.within(site, "message", message, fields::message);
+    let account = violations.within(site, "account", account, fields::account);
     EventFilter { tag, message, account, start_time: None }
 }
 

@@ -69,7 +69,7 @@ enum Body {
 
 /// Parses a request's message; `None` with everything noted that is wrong.
 pub(super) fn parse(
-    site: &SiteId,
+    site: Option<&SiteId>,
     message: ProtoMessage,
     id: Uuid,
     now: OffsetDateTime,
@@ -110,9 +110,7 @@ pub(super) fn parse(
         cc: mailbox::parse_all("message.cc", &cc, violations),
         bcc: mailbox::parse_all("message.bcc", &bcc, violations),
     };
-    let requested = (!account.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "message.account", &account, fields::account)))
-        .flatten();
+    let requested = violations.within(site, "message.account", &account, fields::account);
     let user = violations.take("message.user", fields::user(user)).unwrap_or_default();
     let route = Route { mailing, user, requested };
     // Counted as they are named: one that is bad was told already, and is not missing as well.

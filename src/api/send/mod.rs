@@ -23,7 +23,7 @@ use self::letter::Letter;
 use self::taking::Taking;
 use self::terms::Terms;
 use super::fields::{self, Violations};
-use super::page::{self, Tokens};
+use super::page::{self, Page, Tokens};
 use super::proto::send_service_server::SendService;
 use super::proto::{
     CancelMessageRequest, CancelMessageResponse, CancelMessagesRequest, CancelMessagesResponse,
@@ -61,14 +61,17 @@ impl SendService for Service {
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Rpc::SendMessage.right(), named).await?;
         let held = self.0.memory.hold(request.get_ref().encoded_len())?;
-        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request.into_inner();
-        let mut violations = Violations::default();
-        let wait = violations.take("wait", parse_wait(wait));
-        let taking = Taking::parse(&self.0, &site, message, &request_id, &mut violations);
-        let (Some(taking), Some(wait)) = (taking, wait) else { return Err(violations.problem().into()) };
-        violations.finish()?;
+        let (metadata, _, request) = request.into_parts();
+        let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request;
+        let said = |site: Option<&SiteId>| {
+            let mut violations = Violations::default();
+            let wait = violations.take("wait", parse_wait(wait));
+            let taking = Taking::parse(&self.0, site, message, &request_id, &mut violations);
+            violations.finish_with(taking.zip(wait))
+        };
+        let right = Rpc::SendMessage.right();
+        let (_, site, (taking, wait)) = self.0.admit_all(&metadata, right, named, said).await?;
         if validate_only {
             let letter = taking.validate(&self.0, &site).await?;
             return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
@@ -105,16 +108,22 @@ impl SendService for Service {
         request: Request<ListMessagesRequest>,
     ) -> Result<Response<ListMessagesResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let site = self.0.authorise(request.metadata(), Rpc::ListMessages.right(), named).await?;
-        let mut request = request.into_inner();
-        let size = page::size(request.page_size)?;
-        let page_token = std::mem::take(&mut request.page_token);
-        request.page_size = 0;
+        let mut wanted = request.get_ref().clone();
+        let page_token = std::mem::take(&mut wanted.page_token);
+        let page_size = std::mem::take(&mut wanted.page_size);
         // What is left of the request is what the token is bound to.
-        let bound = request.encode_to_vec();
+        let bound = wanted.encode_to_vec();
         let tokens = Tokens::new(self.0.store.vault(), "messages page", &[&bound]);
-        let before = tokens.page(&page_token)?.and_then(|id| Uuid::try_parse(&id).ok());
-        let filter = parse_filter(&site, request)?;
+        let said = |site: Option<&SiteId>| {
+            let mut violations = Violations::default();
+            let page = Page::parse(page_size, &page_token, &tokens, &mut violations);
+            let filter = parse_filter(site, wanted, &mut violations);
+            violations.finish_with(page).map(|page| (page, filter))
+        };
+        let right = Rpc::ListMessages.right();
+        let (_, site, (page, filter)) = self.0.admit_all(request.metadata(), right, named, said).await?;
+        let Page { size, place } = page;
+        let before = place.and_then(|id| Uuid::try_parse(&id).ok());
         let limit = page::limit(size);
         let found = messages::list(&self.0.store, &site, &filter, before, limit).await;
         let mut found = found.map_err(Problem::from)?;
@@ -220,7 +229,11 @@ fn parse_wait(wait: Option<prost_types::Duration>) -> Result<Duration, &'static 
     wait.ok().filter(|wait| *wait <= MAX_WAIT).ok_or("must be 0s to 60s")
 }
 
-fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFilter, Problem> {
+fn parse_filter(
+    site: Option<&SiteId>,
+    request: ListMessagesRequest,
+    violations: &mut Violations,
+) -> MessageFilter {
     let ListMessagesRequest {
         parent: _,
         page_size: _,
@@ -234,27 +247,21 @@ fn parse_filter(site: &SiteId, request: ListMessagesRequest) -> Result<MessageFi
         start_time,
         end_time,
     } = request;
-    let mut violations = Violations::default();
     let tag = violations.take("tag", terms::tag_of_filter(&tag)).flatten();
     let mut wanted = Vec::with_capacity(states.len());
     for (index, state) in states.into_iter().enumerate() {
         let state = convert::state_from_proto(state).ok_or("is not a state of a letter");
         wanted.extend(violations.take(&format!("states[{index}]"), state));
     }
-    let account = (!account.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "account", &account, fields::account)))
-        .flatten();
+    let account = violations.within(site, "account", &account, fields::account);
     let user = violations.take("user", fields::user(user)).filter(|user| !user.is_empty());
     let message_id = violations.take("message_id", fields::text(&message_id, MAX_MESSAGE_ID));
     let recipient = (!recipient.is_empty())
         .then(|| violations.take("recipient", Mailbox::parse(&recipient)))
         .flatten()
         .map(|mailbox| mailbox.address.to_string());
-    let mut time = |field: &str, value: Option<prost_types::Timestamp>| {
-        value.and_then(|value| violations.take(field, fields::timestamp(value)))
-    };
-    let (start_time, end_time) = (time("start_time", start_time), time("end_time", end_time));
-    violations.finish()?;
+    let start_time = violations.time("start_time", start_time);
+    let end_time = violations.time("end_time", end_time);
     let rfc_message_id = message_id.filter(|id| !id.is_empty());
-    Ok(MessageFilter { states: wanted, account, user, tag, recipient, rfc_message_id, start_time, end_time })
+    MessageFilter { states: wanted, account, user, tag, recipient, rfc_message_id, start_time, end_time }
 }

@@ -13,6 +13,7 @@ use crate::api::{Api, fields, to_the_end};
 use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::MessageState;
+use crate::domain::site::SiteId;
 use crate::store::retrying::{self, Retried};
 
 /// States in which letters are sent again; UNCERTAIN ones may double, and so only where that is asked for.
@@ -51,9 +52,12 @@ pub(super) async fn many(
     request: Request<RetryMessagesRequest>,
 ) -> Result<RetryMessagesResponse, Problem> {
     let named = fields::site("parent", &request.get_ref().parent);
-    let site = api.authorise(request.metadata(), Rpc::RetryMessages.right(), named).await?;
-    let RetryMessagesRequest { parent: _, account, tag, states, since } = request.into_inner();
-    let selection = selection::parse(&site, Arguments { account, tag, states, since }, &STATES)?;
+    let said = |site: Option<&SiteId>| {
+        let RetryMessagesRequest { parent: _, account, tag, states, since } = request.get_ref().clone();
+        selection::parse(site, Arguments { account, tag, states, since }, &STATES)
+    };
+    let right = Rpc::RetryMessages.right();
+    let (_, site, selection) = api.admit_all(request.metadata(), right, named, said).await?;
     let priority = api.settings_of_enabled(&site).await?.account_priority;
     let api = Arc::clone(api);
     let work = async move { Ok(retrying::retry_all(&api.store, &site, &selection, priority).await?) };

@@ -28,12 +28,14 @@ pub(super) struct Arguments {
 ///
 /// # Errors
 /// `INVALID_FIELD` with everything that is wrong.
-pub(super) fn parse(site: &SiteId, arguments: Arguments, states: &States) -> Result<Selection, Problem> {
+pub(super) fn parse(
+    site: Option<&SiteId>,
+    arguments: Arguments,
+    states: &States,
+) -> Result<Selection, Problem> {
     let Arguments { account, tag, states: named, since } = arguments;
     let mut violations = Violations::default();
-    let account = (!account.is_empty())
-        .then(|| violations.take_parsed(fields::within(site, "account", &account, fields::account)))
-        .flatten();
+    let account = violations.within(site, "account", &account, fields::account);
     let tag = violations.take("tag", tag_of_filter(&tag)).flatten();
     let mut wanted = Vec::with_capacity(named.len());
     for (index, state) in named.into_iter().enumerate() {
@@ -41,7 +43,7 @@ pub(super) fn parse(site: &SiteId, arguments: Arguments, states: &States) -> Res
         let state = state.ok_or("is not a state in which this can be done");
         wanted.extend(violations.take(&format!("states[{index}]"), state));
     }
-    let since = since.and_then(|since| violations.take("since", fields::timestamp(since)));
+    let since = violations.time("since", since);
     violations.finish()?;
     if wanted.is_empty() {
         wanted.extend_from_slice(states.usual);

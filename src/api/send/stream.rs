@@ -20,7 +20,7 @@ use crate::api::fields::{self, Violations};
 use crate::api::follow::{Responses, shutting_down};
 use crate::api::proto::send_messages_response::Error as ProtoError;
 use crate::api::proto::{SendMessagesRequest, SendMessagesResponse};
-use crate::api::{Api, limits, status, to_the_end};
+use crate::api::{Api, limits, malformed, status, to_the_end};
 use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::Message;
@@ -95,7 +95,7 @@ impl Intake {
                 Err(status) if limits::is_too_large(&status) => {
                     return Some(limits::problem(self.api.options.max_letter_bytes).into());
                 }
-                Err(status) => return Some(status),
+                Err(status) => return Some(malformed::problem(&status).map_or(status, Status::from)),
             };
             let more = self.weigh(&item).await;
             let (api, credentials, results) =
@@ -161,12 +161,13 @@ async fn answer(api: &Arc<Api>, credentials: Credentials, item: SendMessagesRequ
 async fn take(api: &Api, credentials: &Credentials, item: SendMessagesRequest) -> Result<Message, Problem> {
     let _held = api.memory.hold(prost::Message::encoded_len(&item))?;
     let SendMessagesRequest { parent, message, request_id, index: _ } = item;
-    let site = fields::site("parent", &parent)?;
-    credentials.caller.may(Rpc::SendMessages.right(), Some(&site))?;
     let mut violations = Violations::default();
-    let taking = Taking::parse(api, &site, message, &request_id, &mut violations);
-    let Some(taking) = taking else { return Err(violations.problem()) };
-    violations.finish()?;
+    let site = violations.take_parsed(fields::site("parent", &parent));
+    if let Some(site) = &site {
+        credentials.caller.may(Rpc::SendMessages.right(), Some(site))?;
+    }
+    let taking = Taking::parse(api, site.as_ref(), message, &request_id, &mut violations);
+    let (site, taking) = violations.finish_with(site.zip(taking))?;
     let id = taking.take(api, &site).await?;
     super::find(api, &site, id).await
 }

@@ -39,7 +39,7 @@ impl Taking {
     /// Parses letter and request id; notes everything that is wrong, and may be `None` then.
     pub(super) fn parse(
         api: &Api,
-        site: &SiteId,
+        site: Option<&SiteId>,
         message: Option<ProtoMessage>,
         request_id: &str,
         violations: &mut Violations,

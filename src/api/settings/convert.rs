@@ -58,15 +58,13 @@ pub(super) fn settings(settings: &Settings) -> ProtoSettings {
         send_in_parts: Some(*send_in_parts),
         on_uncertain: Some(uncertainty_to_proto(*on_uncertain).into()),
         message_retention: Some(fields::to_duration(*message_retention)),
-        etag: self::etag(*version),
+        etag: fields::etag(ETAG, *version),
         update_time: update_time.map(fields::to_timestamp),
     }
 }
 
-/// The etag of a version of the settings.
-pub(super) fn etag(version: i64) -> String {
-    fields::etag("settings", version)
-}
+/// What the etags of settings begin with.
+pub(super) const ETAG: &str = "settings";
 
 /// The level; `None` for the default.
 pub(super) const fn level_from_proto(level: ProtoLogLevel) -> Option<LogLevel> {

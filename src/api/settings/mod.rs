@@ -10,8 +10,8 @@ use tonic::{Request, Response, Status};
 use uuid::Uuid;
 
 use self::change::SettingsChange;
-use super::fields::{self, Violations};
-use super::page::{self, Tokens};
+use super::fields::{self, Etag, Violations};
+use super::page::{self, Page, Tokens};
 use super::proto::settings_service_server::SettingsService;
 use super::proto::{
     CreateSiteRequest, CreateSiteResponse, DeleteSiteRequest, DeleteSiteResponse, GetSettingsRequest,
@@ -83,10 +83,12 @@ impl SettingsService for Service {
     ) -> Result<Response<ListSitesResponse>, Status> {
         let credentials = self.0.authenticator.caller(request.metadata()).await?;
         let ListSitesRequest { page_size, page_token } = request.into_inner();
-        let size = page::size(page_size)?;
         let store = &self.0.store;
         let tokens = Tokens::new(store.vault(), "sites page", &[]);
-        let after = tokens.page(&page_token)?.unwrap_or_default();
+        let mut violations = Violations::default();
+        let page = Page::parse(page_size, &page_token, &tokens, &mut violations);
+        let Page { size, place } = violations.finish_with(page)?;
+        let after = place.unwrap_or_default();
         let caller = &credentials.caller;
         if let Scope::Site(own) = &caller.scope {
             caller.may(Rpc::ListSites.right(), Some(own))?;
@@ -120,12 +122,18 @@ impl SettingsService for Service {
         let wanted = request.get_ref().settings.as_ref();
         let name = wanted.map(|settings| settings.name.as_str()).unwrap_or_default();
         let named = fields::settings_site("settings.name", name);
-        let (by, site) = self.0.admit(request.metadata(), Rpc::UpdateSettings.right(), named).await?;
-        let UpdateSettingsRequest { settings: wanted, update_mask } = request.into_inner();
-        let wanted = wanted.unwrap_or_default();
-        let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
-        let etag = wanted.etag.clone();
-        let change = SettingsChange::parse(wanted, &paths, self.0.options.retry_floor)?;
+        let said = |_: Option<&SiteId>| {
+            let UpdateSettingsRequest { settings: wanted, update_mask } = request.get_ref().clone();
+            let wanted = wanted.unwrap_or_default();
+            let paths = update_mask.map(|mask| mask.paths).unwrap_or_default();
+            let mut violations = Violations::default();
+            let etag = violations.take("settings.etag", Etag::parse(&wanted.etag));
+            let change = SettingsChange::parse(wanted, &paths, self.0.options.retry_floor);
+            let change = violations.take_parsed(change);
+            violations.finish_with(etag.zip(change))
+        };
+        let right = Rpc::UpdateSettings.right();
+        let (by, site, (etag, change)) = self.0.admit_all(request.metadata(), right, named, said).await?;
         let api = Arc::clone(&self.0);
         let settings =
             to_the_end(async move { update(&api, by.actor(), &site, &etag, &change).await }).await?;
@@ -162,11 +170,11 @@ async fn update(
     api: &Api,
     by: Actor,
     site: &SiteId,
-    etag: &str,
+    etag: &Etag,
     change: &SettingsChange,
 ) -> Result<Settings, Problem> {
     let edit = |current: &Settings| {
-        if !etag.is_empty() && etag != convert::etag(current.version) {
+        if !etag.fits(convert::ETAG, current.version) {
             return Err(fields::etag_mismatch(&format!("{}/settings", site.name())));
         }
         Ok(change.apply(current, api.store.defaults()))
