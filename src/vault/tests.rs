@@ -208,7 +208,7 @@ fn the_first_key_that_all_servers_have_seals() {
     assert_eq!(sealing(), "2025-01");
     assert_eq!(vault.announcement(), [labels[1].clone(), labels[0].clone()]);
     assert_eq!(vault.content_mac("check", b"x"), self::vault(&[SECOND]).content_mac("check", b"x"));
-    vault.agree(&[labels.clone()]);
+    vault.agree(std::slice::from_ref(&labels));
     assert_eq!(sealing(), "2026-01");
     // Another key of that id is not the same key.
     let impostor = self::vault(&[&FIRST.replace("AAEC", "BBEC"), SECOND]).announcement();
