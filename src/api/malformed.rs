@@ -78,7 +78,7 @@ fn chosen(message: &str, field: &str, inner: Option<&str>, why: &str) -> Option<
     if inner.is_none() && !why.starts_with(NO_TEXT) {
         return None;
     }
-    members.find(|member| of_type(member.type_name())).map(|member| member.name())
+    members.find(|member| of_type(member.type_name())).map(prost_types::FieldDescriptorProto::name)
 }
 
 #[cfg(test)]
