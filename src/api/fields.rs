@@ -171,11 +171,10 @@ pub(super) fn within<T>(
     name: &str,
     parse: impl Fn(&str, &str) -> Result<(SiteId, T), Problem>,
 ) -> Result<T, Problem> {
-    match parse(field, name)? {
-        (of, id) => match site.filter(|site| of != **site) {
-            None => Ok(id),
-            Some(site) => Err(Problem::invalid_field(field, format!("must belong to {}", site.name()))),
-        },
+    let (of, id) = parse(field, name)?;
+    match site.filter(|site| of != **site) {
+        None => Ok(id),
+        Some(site) => Err(Problem::invalid_field(field, format!("must belong to {}", site.name()))),
     }
 }
 

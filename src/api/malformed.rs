@@ -12,6 +12,8 @@ use crate::domain::error::{Problem, Reason};
 
 /// How prost begins what it says of bytes that it cannot read.
 const UNREADABLE: &str = "failed to decode Protobuf message: ";
+/// What prost says of a text that is none.
+const NO_TEXT: &str = "invalid string value";
 /// How tonic begins what it says of a request that is not there, or ends or is packed in a way that gRPC does not know.
 const BROKEN: [&str; 4] = [
     "Missing request message.",
@@ -53,13 +55,14 @@ fn read(words: &str) -> (String, &str) {
     steps.reverse();
     let names = steps.iter().enumerate().map(|(index, (message, field))| {
         let inner = steps.get(index + 1).map(|(message, _)| *message);
-        chosen(message, field, inner).unwrap_or(*field)
+        chosen(message, field, inner, rest).unwrap_or(*field)
     });
     (names.collect::<Vec<_>>().join("."), rest)
 }
 
-/// The member of a choice that the words are about, where `field` is a choice: its name stands where a field's does.
-fn chosen(message: &str, field: &str, inner: Option<&str>) -> Option<&'static str> {
+/// The member of a choice that the words are about, where `field` is a choice and they tell it: its name stands where a
+/// field's does.
+fn chosen(message: &str, field: &str, inner: Option<&str>, why: &str) -> Option<&'static str> {
     static MESSAGES: LazyLock<Vec<DescriptorProto>> = LazyLock::new(|| {
         let files = FileDescriptorSet::decode(DESCRIPTORS).unwrap_or_default().file;
         files.into_iter().flat_map(|file| file.message_type).collect()
@@ -71,8 +74,11 @@ fn chosen(message: &str, field: &str, inner: Option<&str>) -> Option<&'static st
         .iter()
         .filter(|member| member.oneof_index.and_then(|index| usize::try_from(index).ok()) == Some(choice));
     let of_type = |member: &str| member.rsplit('.').next().unwrap_or_default() == inner.unwrap_or_default();
-    // Without a message inside it is the text or the bytes that are wrong, of which a choice has one.
-    members.find(|member| of_type(member.type_name())).map(|member| member.name())
+    // Without a message inside only what is said of texts tells which member it is; a choice has one text at most.
+    if inner.is_none() && !why.starts_with(NO_TEXT) {
+        return None;
+    }
+    members.find(|member| of_type(member.type_name())).map(prost_types::FieldDescriptorProto::name)
 }
 
 #[cfg(test)]
@@ -95,7 +101,7 @@ mod tests {
                 "Composed.subject: Message.content: SendMessageRequest.message: invalid string value",
                 "message.composed.subject",
             ),
-            ("Message.content: SendMessageRequest.message: invalid wire type", "message.raw"),
+            ("Message.content: SendMessageRequest.message: invalid wire type", "message.content"),
             ("Timestamp.nanos: WatchEventsRequest.start: invalid varint", "start_time.nanos"),
             ("WatchEventsRequest.start: invalid string value", "resume_token"),
             ("FieldMask.paths: UpdateAccountRequest.update_mask: invalid varint", "update_mask.paths"),

@@ -97,7 +97,7 @@ async fn a_hundred_callers_with_one_request_id_make_one_letter() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_largest_envelope_and_subject_arrive() {
     let (postroom, server) = with_account().await;
-    for subject in ["x".repeat(5_000), "Ж".repeat(5_000), "many words ".repeat(455)] {
+    for subject in ["x".repeat(5_000), "Ж".repeat(5_000), ["many words"; 455].join(" ")] {
         let before = server.journal().letters.len();
         let addresses: BTreeSet<String> = (0..RECIPIENTS).map(|n| format!("r{n}@example.org")).collect();
         let composed = Composed { subject: subject.clone(), text: "x\r\n".to_owned(), ..Composed::default() };
@@ -119,7 +119,7 @@ async fn the_largest_envelope_and_subject_arrive() {
             let longest = letter.content.split(|byte| *byte == b'\n').map(<[u8]>::len).max();
             assert!(longest <= Some(MAX_LINE + 1), "{longest:?}");
             let parsed = MessageParser::default().parse(&letter.content).expect("a letter");
-            assert_eq!(parsed.subject(), Some(subject.trim_end()));
+            assert_eq!(parsed.subject(), Some(subject.as_str()));
         }
     }
 }

@@ -34,9 +34,12 @@ pub(super) fn parse(
 
 /// Notes a change of origin or owner, which cannot be changed.
 pub(super) fn demand_unchanged(current: &Ownership, change: &ProtoAccount, violations: &mut Violations) {
-    let origin = origin_from_proto(change.origin).flatten();
-    if origin.is_some_and(|origin| origin != current.origin) {
-        violations.add("account.origin", "cannot be changed");
+    match origin_from_proto(change.origin) {
+        None => violations.add("account.origin", "is not an origin"),
+        Some(Some(origin)) if origin != current.origin => {
+            violations.add("account.origin", "cannot be changed");
+        }
+        Some(_) => {}
     }
     if !change.user.is_empty() && change.user != current.user {
         violations.add("account.user", "cannot be changed");

@@ -17,6 +17,8 @@ pub(super) struct Field {
     pub(super) way: Vec<Step>,
     /// What it is.
     pub(super) descriptor: FieldDescriptor,
+    /// The choices that it is in, as violations name them.
+    pub(super) choices: Vec<String>,
     /// Whether callers are told that it is not theirs, here or in a message around it.
     pub(super) output_only: bool,
 }
@@ -35,7 +37,8 @@ pub(super) fn calls(service: &str) -> Vec<MethodDescriptor> {
 /// Every field of a call's request.
 pub(super) fn of(call: &MethodDescriptor) -> Vec<Field> {
     let mut fields = Vec::new();
-    collect(&call.input(), "", &[], false, &mut fields);
+    let top = Around { prefix: String::new(), way: Vec::new(), choices: Vec::new(), hidden: false };
+    collect(&call.input(), &top, &mut fields);
     for field in &mut fields {
         // `Output only. ... Input in UpdateAccount.`
         field.output_only &= !comment(&field.descriptor).contains(&format!("Input in {}", call.name()));
@@ -51,7 +54,16 @@ pub(super) fn walked(field: &FieldDescriptor) -> Option<MessageDescriptor> {
     }
 }
 
-fn collect(message: &MessageDescriptor, prefix: &str, way: &[Step], hidden: bool, fields: &mut Vec<Field>) {
+/// What is around the fields of a message.
+struct Around {
+    prefix: String,
+    way: Vec<Step>,
+    choices: Vec<String>,
+    hidden: bool,
+}
+
+fn collect(message: &MessageDescriptor, around: &Around, fields: &mut Vec<Field>) {
+    let Around { prefix, way, choices, hidden } = around;
     assert!(way.len() < MAX_DEPTH, "{prefix} has no end");
     for descriptor in message.fields() {
         assert!(
@@ -59,14 +71,19 @@ fn collect(message: &MessageDescriptor, prefix: &str, way: &[Step], hidden: bool
             "{} is a map: the walk has no values for it yet",
             descriptor.full_name()
         );
-        let output_only = hidden || comment(&descriptor).starts_with("Output only.");
+        let output_only = *hidden || comment(&descriptor).starts_with("Output only.");
         let path = format!("{prefix}{}", descriptor.name());
-        let way = [way, &[(descriptor.number(), 0)]].concat();
+        let way = [way.as_slice(), &[(descriptor.number(), 0)]].concat();
+        let mut choices = choices.clone();
+        if let Some(choice) = descriptor.containing_oneof().filter(|choice| !choice.is_synthetic()) {
+            choices.push(format!("{prefix}{}", choice.name()));
+        }
         let inner = walked(&descriptor);
         let below = if descriptor.is_list() { format!("{path}[0].") } else { format!("{path}.") };
-        fields.push(Field { path, way: way.clone(), descriptor, output_only });
+        fields.push(Field { path, way: way.clone(), descriptor, choices: choices.clone(), output_only });
         if let Some(inner) = inner {
-            collect(&inner, &below, &way, output_only, fields);
+            let inside = Around { prefix: below, way, choices, hidden: output_only };
+            collect(&inner, &inside, fields);
         }
     }
 }

@@ -29,6 +29,8 @@ pub(super) struct Found {
     otherwise: usize,
     /// A value that was refused by the name of the field alone, and that name.
     pub(super) example: Option<(Vec<u8>, String)>,
+    /// Whether that is one with control characters.
+    is_control: bool,
     wrong: Vec<String>,
 }
 
@@ -42,6 +44,7 @@ impl Found {
             named: 0,
             otherwise: 0,
             example: None,
+            is_control: false,
             wrong: Vec::new(),
         }
     }
@@ -56,9 +59,15 @@ impl Found {
 
     pub(super) fn refused(&mut self, nature: Nature, records: &[u8], fields: Vec<String>) {
         self.named += 1;
-        let typed = matches!(nature, Nature::Typed | Nature::Control) && records.len() < 1_000;
-        if let ([only], true, None) = (fields.as_slice(), typed, &self.example) {
+        // Control characters are refused whatever else there is; of numbers the last ones are the wildest.
+        let better = match nature {
+            Nature::Control => self.example.is_none(),
+            Nature::Typed => !self.is_control,
+            Nature::NoText | Nature::Malformed => false,
+        };
+        if let ([only], true) = (fields.as_slice(), better && records.len() < 1_000) {
             self.example = Some((records.to_vec(), only.clone()));
+            self.is_control = nature == Nature::Control;
         }
     }
 

@@ -12,8 +12,9 @@ use super::values::Nature;
 const MAX_VIOLATIONS: usize = 20;
 const MAX_DETAILS: usize = 4_096;
 
-/// Fields that a value of another one makes wrong, since the two must fit: the name of a thing and the site it is in.
-const BOUND: [(&str, &str); 1] = [("parent", "name")];
+/// Fields that a value of another one makes wrong, since the two must fit: the name of a thing and the site it is in,
+/// whose an account is and where it comes from.
+const BOUND: [(&str, &str); 2] = [("parent", "name"), ("account.origin", "account.user")];
 
 /// How a value fared.
 pub(super) enum Fate {
@@ -29,6 +30,8 @@ pub(super) enum Fate {
 pub(super) struct Trial<'a> {
     /// The path that a violation must name.
     pub(super) path: &'a str,
+    /// The choices that the field is in: of broken bytes no more may be known.
+    pub(super) choices: &'a [String],
     pub(super) nature: Nature,
     /// Whether control characters may be taken: in the body of a letter, and in what is not the caller's.
     pub(super) lenient: bool,
@@ -107,9 +110,13 @@ fn names(trial: &Trial<'_>, fields: &[String]) -> bool {
         Nature::Malformed => {
             let bare = without_indices(path);
             let around = bare.rsplit_once('.').map_or("", |(around, _)| around);
-            fields.iter().map(|field| without_indices(field)).all(|field| {
-                is_at_or_below(&field, around) || is_at_or_below(&bare, &field) || around.is_empty()
-            })
+            fields
+                .iter()
+                .filter(|field| !trial.choices.contains(field))
+                .map(|field| without_indices(field))
+                .all(|field| {
+                    is_at_or_below(&field, around) || is_at_or_below(&bare, &field) || around.is_empty()
+                })
         }
     }
 }
