@@ -6,13 +6,14 @@ use postroom::api::proto::sender::Source;
 use postroom::api::proto::{
     Account, Attachment, CancelMessageRequest, CancelMessagesRequest, CheckAccountRequest, ClearLogRequest,
     Composed, ConfirmSenderRequest, CreateAccountRequest, CreateSenderRequest, CreateSiteRequest,
-    DeleteAccountRequest, DeleteSenderRequest, DownloadLogRequest, GetAccountRequest,
+    DeleteAccountRequest, DeleteSenderRequest, DeleteSiteRequest, DownloadLogRequest, GetAccountRequest,
     GetMessageContentRequest, GetMessageRequest, GetSettingsRequest, GetSiteRequest, Header, Limits,
     ListAccountsRequest, ListLogEntriesRequest, ListLogsRequest, ListMessagesRequest, ListProvidersRequest,
     ListSendersRequest, ListSitesRequest, Message, NoAuth, PasswordAuth, ResolveAccountRequest,
-    RetryMessageRequest, RetryMessagesRequest, SendMessageRequest, SendMessagesRequest, Sender, Settings,
-    Site, TailLogEntriesRequest, UpdateAccountRequest, UpdateSettingsRequest, WatchEventsRequest,
-    check_account_request, tail_log_entries_request, watch_events_request,
+    RestoreSettingsRequest, RetryMessageRequest, RetryMessagesRequest, SendMessageRequest,
+    SendMessagesRequest, Sender, Settings, Site, TailLogEntriesRequest, UpdateAccountRequest,
+    UpdateSettingsRequest, WatchEventsRequest, check_account_request, tail_log_entries_request,
+    watch_events_request,
 };
 use postroom::domain::clock::Clock;
 use prost::Message as _;
@@ -75,6 +76,14 @@ impl Rig {
             }
             "GetSettings" => one(GetSettingsRequest { name: format!("{SITE}/settings") }.encode_to_vec()),
             "UpdateSettings" => one(self.update_settings().await),
+            "RestoreSettings" => {
+                let paths = vec!["send_in_parts".to_owned()];
+                one(RestoreSettingsRequest { name: format!("{SITE}/settings"), paths }.encode_to_vec())
+            }
+            "DeleteSite" => {
+                let name = self.postroom.create_site(&format!("going-{}", Uuid::now_v7())).await;
+                one(DeleteSiteRequest { name, force: false }.encode_to_vec())
+            }
             "CreateAccount" => self.create_account(),
             "GetAccount" => one(GetAccountRequest { name: self.account.name.clone() }.encode_to_vec()),
             "ListAccounts" => {
