@@ -7,9 +7,6 @@ comment on column sites.delete_time is 'Since when it is being deleted: for ever
 comment on column sites.first_position is 'Positions of its transcripts and events lie behind this one: places before it are of another site that had this id.';
 create index sites_that_go on sites (site_id) where delete_time is not null;
 
--- Letters that are held are counted when their site is to be deleted, however many others there are.
-create index messages_held on messages (site_id, message_id) where state = 'uncertain' and final_time is null;
-
 create table former_sites (
     site_id text not null,
     last_account_id bigint not null,

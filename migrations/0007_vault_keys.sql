@@ -9,6 +9,14 @@ create function vault_key_id(sealed bytea) returns text
     end;
 comment on function vault_key_id(bytea) is 'The id of the key under which a value is sealed; empty where it is no envelope of the vault.';
 
+create table vault_keys (
+    key_id text not null,
+    label text not null,
+    constraint vault_keys_pkey primary key (key_id)
+);
+comment on table vault_keys is 'Keys under which secrets were sealed, once each was seen to open one: another key under the same id is told apart from a secret that is damaged.';
+comment on column vault_keys.label is 'Id and fingerprint; nothing of the key can be learnt from it.';
+
 -- Finds the few keys in use, and the rows under one of them, however many accounts there are.
 create index accounts_by_vault_key on accounts (vault_key_id(sealed_password), site_id, account_id)
     where sealed_password is not null;

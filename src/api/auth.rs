@@ -5,10 +5,10 @@ use std::num::NonZeroU32;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Semaphore;
 use tonic::metadata::MetadataMap;
 
 use super::rate::Rate;
+use super::strangers::Strangers;
 use crate::domain::access::{Caller, is_key, key_hash};
 use crate::domain::audit::Actor;
 use crate::domain::error::{Problem, Reason};
@@ -19,15 +19,6 @@ use crate::store::keys::{self, Key};
 const REMEMBER: Duration = Duration::from_secs(2);
 /// Keys remembered at once.
 const MAX_REMEMBERED: usize = 10_000;
-/// A key that was good within so long is looked up as often as is needed; strangers share what follows, so that whoever
-/// invents keys keeps the store from nobody.
-const KNOWN: Duration = Duration::from_mins(10);
-/// Strangers looked up a second.
-const STRANGERS: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
-/// Strangers looked up at once: they leave connections to the others.
-const STRANGERS_AT_ONCE: usize = 2;
-/// Strangers remembered at once.
-const MAX_REFUSED: usize = 1_000;
 /// How exact the time of the last use is.
 const USE_PRECISION: Duration = Duration::from_mins(1);
 
@@ -35,7 +26,7 @@ const USE_PRECISION: Duration = Duration::from_mins(1);
 /// within which this is noticed, a revoked one is dead within 5 s.
 pub(super) const KEY_CHECK: Duration = Duration::from_secs(1);
 
-type KeyHash = [u8; 32];
+pub(super) type KeyHash = [u8; 32];
 
 /// Finds out who calls.
 pub(super) struct Authenticator {
@@ -43,25 +34,18 @@ pub(super) struct Authenticator {
     /// Calls a second of a key that sets no limit of its own.
     calls_per_second: NonZeroU32,
     known: Mutex<HashMap<KeyHash, Known>>,
-    strangers: Mutex<Strangers>,
-    /// Strangers that may be looked up at once.
-    lookups: Semaphore,
-}
-
-/// What is known of keys that are none.
-struct Strangers {
-    /// How often they may be looked up.
-    rate: Rate,
-    /// Those that were found to be none, and when.
-    refused: HashMap<KeyHash, Instant>,
+    strangers: Strangers,
 }
 
 /// A key that was found good.
 #[derive(Clone)]
 struct Known {
     caller: Caller,
+    /// When it was asked for.
     since: Instant,
     calls: Rate,
+    /// When its use was last noted from here.
+    noting: Option<Instant>,
 }
 
 /// A caller together with the key it came with, so that a long stream can ask again.
@@ -80,13 +64,7 @@ impl Credentials {
 
 impl Authenticator {
     pub(super) fn new(store: Store, calls_per_second: NonZeroU32) -> Self {
-        Self {
-            store,
-            calls_per_second,
-            known: Mutex::default(),
-            strangers: Mutex::new(Strangers { rate: Rate::new(Instant::now()), refused: HashMap::new() }),
-            lookups: Semaphore::new(STRANGERS_AT_ONCE),
-        }
+        Self { store, calls_per_second, known: Mutex::default(), strangers: Strangers::default() }
     }
 
     /// The caller behind a call's metadata. The call is counted.
@@ -145,59 +123,31 @@ impl Authenticator {
     async fn find(&self, hash: &KeyHash) -> Result<Caller, Problem> {
         let now = self.store.clock().now();
         let known = self.known().get(hash).cloned();
-        let is_known = known.as_ref().is_some_and(|known| known.since.elapsed() < KNOWN);
-        if let Some(Known { caller, since, calls: _ }) = known
+        let is_known = known.is_some();
+        if let Some(Known { caller, since, calls: _, noting: _ }) = known
             && since.elapsed() < REMEMBER
             && caller.expire_time.is_none_or(|end| now < end)
         {
             return Ok(caller);
         }
-        let _turn = if is_known {
-            None
-        } else {
-            self.admit_stranger(hash)?;
-            // It is never closed.
-            self.lookups.acquire().await.ok()
-        };
+        let _turn = if is_known { None } else { self.strangers.admit(&self.store, hash).await? };
+        // What is found out is as old as the question.
+        let asked = Instant::now();
         let Some(key) = keys::find(&self.store, hash).await? else {
             self.known().remove(hash);
-            self.refuse(hash);
+            self.strangers.refuse(hash);
             return Err(missing());
         };
         let Key { caller, last_use_time, create_time: _, revoke_time: _ } = key;
-        if last_use_time.is_none_or(|last| now - last >= USE_PRECISION) {
+        let is_due = last_use_time.is_none_or(|last| now - last >= USE_PRECISION);
+        if self.remember(hash, &caller, asked, is_due) {
             tokio::spawn(record_use(self.store.clone(), *hash));
         }
-        self.remember(hash, &caller);
         Ok(caller)
     }
 
-    /// Lets a key be looked up that was not seen of late; one that was just refused is refused again.
-    fn admit_stranger(&self, hash: &KeyHash) -> Result<(), Problem> {
-        let mut strangers = self.strangers();
-        if strangers.refused.get(hash).is_some_and(|then| then.elapsed() < REMEMBER) {
-            return Err(missing());
-        }
-        strangers.rate.take(Instant::now(), STRANGERS).map_err(|wait| {
-            let text = "too many calls come with keys that are not known here";
-            Problem::new(Reason::RateLimited, text).retry_after(wait)
-        })
-    }
-
-    fn refuse(&self, hash: &KeyHash) {
-        let refused = &mut self.strangers().refused;
-        if refused.len() >= MAX_REFUSED {
-            refused.clear();
-        }
-        refused.insert(*hash, Instant::now());
-    }
-
-    fn strangers(&self) -> MutexGuard<'_, Strangers> {
-        self.strangers.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn remember(&self, hash: &KeyHash, caller: &Caller) {
-        let now = Instant::now();
+    /// Remembers a good key; whether its use is to be noted, and nobody is at it.
+    fn remember(&self, hash: &KeyHash, caller: &Caller, since: Instant, is_use_due: bool) -> bool {
         let mut known = self.known();
         if known.len() >= MAX_REMEMBERED && !known.contains_key(hash) {
             known.retain(|_, known| known.since.elapsed() < REMEMBER);
@@ -205,8 +155,14 @@ impl Authenticator {
                 known.clear();
             }
         }
-        let calls = known.get(hash).map_or_else(|| Rate::new(now), |known| known.calls);
-        known.insert(*hash, Known { caller: caller.clone(), since: now, calls });
+        let before = known.get(hash);
+        let calls = before.map_or_else(|| Rate::new(since), |known| known.calls);
+        let noting = before.and_then(|known| known.noting);
+        let is_noted = noting.is_some_and(|then| then.elapsed() < USE_PRECISION);
+        let notes = is_use_due && !is_noted;
+        let noting = if notes { Some(since) } else { noting };
+        known.insert(*hash, Known { caller: caller.clone(), since, calls, noting });
+        notes
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<KeyHash, Known>> {
@@ -228,7 +184,7 @@ fn bearer(header: &str) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && is_key(key)).then_some(key)
 }
 
-fn missing() -> Problem {
+pub(super) fn missing() -> Problem {
     Problem::new(
         Reason::KeyMissing,
         "a valid access key is required: metadata `authorization: Bearer <key>`, made by `postroom key create`",

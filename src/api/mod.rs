@@ -19,6 +19,7 @@ mod read_notes;
 mod send;
 mod settings;
 mod status;
+mod strangers;
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -41,7 +42,7 @@ use self::proto::logs_service_server::LogsServiceServer;
 use self::proto::send_service_server::SendServiceServer;
 use self::proto::settings_service_server::SettingsServiceServer;
 use self::read_notes::ReadNotes;
-use crate::domain::access::Right;
+use crate::domain::access::{Caller, Right};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
@@ -118,7 +119,11 @@ impl Api {
         named: Result<T, Problem>,
     ) -> Result<(Credentials, T), Problem> {
         let credentials = self.authenticator.caller(metadata).await?;
-        let named = named?;
+        // Who may not make the call at all is not told what is wrong with it either.
+        let named = match named {
+            Err(_) if !credentials.caller.holds(right) => return Err(Caller::denied()),
+            named => named?,
+        };
         credentials.caller.may(right, named.site()).inspect_err(|_| {
             // The one trace of somebody who tries what a key opens.
             let site = named.site().map(SiteId::as_str);

@@ -111,7 +111,9 @@ pub(super) async fn create(
         .map(|time| time::Duration::try_from(time).map(|time| store.clock().now().saturating_add(time)))
         .transpose()?;
     let key = new_key()?;
-    keys::create(store, &Caller { expire_time, ..caller }, &key_hash(key.expose())).await?;
+    if !keys::create(store, &Caller { expire_time, ..caller }, &key_hash(key.expose())).await? {
+        return Err("its site was deleted meanwhile".into());
+    }
     Ok(String::from_utf8(key.expose().to_vec())?)
 }
 

@@ -330,6 +330,14 @@ impl Worker {
         let Body { content, cancelled, may_send, account_version, settings_version } = body;
         let claim =
             Claim { cancelled: claim.cancelled || cancelled, account_version, settings_version, ..claim };
+        // Cancelled or too late: it ends, whether or not it may be sent.
+        let claim = match history::settled(claim, store.clock().now()) {
+            Ok(claim) => claim,
+            Err(outcome) => {
+                self.context.record(&self.lane, Some(outcome), None).await;
+                return Then::Skip;
+            }
+        };
         if !may_send {
             // Its account or its site was switched off since, and it waits; or deleted, and who does that ends it.
             self.context.hand_back(&self.lane, [claim].into(), Duration::ZERO).await;
@@ -343,13 +351,7 @@ impl Worker {
             };
             *sender = loaded;
         }
-        match history::settled(claim, store.clock().now()) {
-            Ok(claim) => attempt::run(&self.context, &self.lane, sender, claim, &content, connection).await,
-            Err(outcome) => {
-                self.context.record(&self.lane, Some(outcome), None).await;
-                Then::Skip
-            }
-        }
+        attempt::run(&self.context, &self.lane, sender, claim, &content, connection).await
     }
 
     /// The account works: it is no longer parked.

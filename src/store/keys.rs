@@ -70,17 +70,27 @@ impl TryFrom<KeyRow> for Key {
 }
 
 /// Stores a key, and notes in the log `audit` of each site that it reaches now that it was made: at the command line,
-/// since nothing else makes keys.
+/// since nothing else makes keys. False where its site is not there.
 ///
 /// # Errors
 /// When the database does not answer. Sites may then have been told of a key for all sites that there is not; there is
 /// none of which a site was not told.
-pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<(), StoreError> {
+pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<bool, StoreError> {
     let note = Note { by: Actor::CommandLine, deed: Deed::MakeKey(caller.clone()) };
     let last = note_to_most(store, &caller.scope, &note).await?;
     let Caller { key_id, scope, roles, expire_time, calls_per_second } = caller;
     let roles: Vec<String> = roles.iter().map(|role| role.name().to_owned()).collect();
     let mut transaction = store.pool.begin().await?;
+    if let Scope::Site(site) = scope {
+        // One that goes takes its keys with it; the next of its id is not for this one.
+        let there = query!(
+            "select from sites where site_id = $1 and delete_time is null for key share",
+            site.as_str()
+        );
+        if there.fetch_optional(&mut *transaction).await?.is_none() {
+            return Ok(false);
+        }
+    }
     query!(
         "insert into keys (site_id, key_id, hash, roles, expire_time, calls_per_second)
          values ($1, $2, $3, $4, $5, $6)",
@@ -95,7 +105,7 @@ pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<(
     .await?;
     append_to(&mut transaction, &store.clock, &last, &note).await?;
     transaction.commit().await?;
-    Ok(())
+    Ok(true)
 }
 
 /// The key of this hash, if it counts now.
@@ -117,15 +127,51 @@ pub async fn find(store: &Store, hash: &[u8; 32]) -> Result<Option<Key>, StoreEr
     row.map(Key::try_from).transpose()
 }
 
-/// Notes that a key is used now.
+/// Notes that a key is used now, to the minute.
 ///
 /// # Errors
 /// When the database does not answer or cannot be written.
 pub async fn record_use(store: &Store, hash: &[u8; 32]) -> Result<(), StoreError> {
-    query!("update keys set last_use_time = now() where hash = $1", hash.as_slice())
-        .execute(&store.pool)
-        .await?;
+    query!(
+        "update keys
+         set last_use_time = now()
+         where hash = $1
+           and (last_use_time is null or last_use_time < now() - interval '1 minute')",
+        hash.as_slice()
+    )
+    .execute(&store.pool)
+    .await?;
     Ok(())
+}
+
+/// Hashes of the keys that count and were made since then, oldest first, each with its time: at most so many.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn made_since(
+    store: &Store,
+    since: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<([u8; 32], OffsetDateTime)>, StoreError> {
+    query!(
+        "select hash, create_time
+         from keys
+         where create_time >= $1
+           and revoke_time is null
+           and (expire_time is null or expire_time > now())
+         order by create_time
+         limit $2",
+        since,
+        limit,
+    )
+    .fetch_all(&store.pool)
+    .await?
+    .into_iter()
+    .map(|row| {
+        let hash = row.hash.try_into().map_err(|_| StoreError::Corrupt("hash of a key"))?;
+        Ok((hash, row.create_time))
+    })
+    .collect()
 }
 
 /// All keys, oldest first.

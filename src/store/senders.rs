@@ -199,10 +199,11 @@ pub async fn create(store: &Store, new: &NewSender<'_>) -> Result<Created, Store
     let NewSender { site, wish, code, request } = *new;
     let mut transaction = store.pool.begin().await?;
     // One at a time within a site, so that codes are counted right; `no key` lets everything else of the site go on.
-    let known = query!("select site_id from sites where site_id = $1 for no key update", site.as_str())
-        .fetch_optional(&mut *transaction)
-        .await?;
-    if known.is_none() {
+    let known = query!(
+        "select from sites where site_id = $1 and delete_time is null for no key update",
+        site.as_str()
+    );
+    if known.fetch_optional(&mut *transaction).await?.is_none() {
         return Ok(Created::NoSite);
     }
     if let Some((request_id, _)) = request

@@ -1,6 +1,6 @@
 //! Sites.
 
-use sqlx::{query, query_as};
+use sqlx::{query, query_as, query_scalar};
 use time::OffsetDateTime;
 
 use super::error::violated_constraint;
@@ -67,6 +67,18 @@ pub async fn create(store: &Store, id: &SiteId, display_name: &str) -> Result<Cr
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Which of the sites that had this id is there now: work that takes its time is for none that comes later.
+///
+/// # Errors
+/// When the database does not answer.
+pub async fn life(store: &Store, id: &SiteId) -> Result<Option<i64>, StoreError> {
+    let life = query_scalar!(
+        "select first_position from sites where site_id = $1 and delete_time is null",
+        id.as_str()
+    );
+    Ok(life.fetch_optional(&store.pool).await?)
 }
 
 /// The site of this id.

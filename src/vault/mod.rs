@@ -215,20 +215,21 @@ impl Vault {
         if let Some(id) = keys.contradiction(&before.keys) {
             return Err(VaultError::Contradiction { id: id.to_owned() });
         }
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         // What seals goes on sealing until the others are heard.
-        let sealing = keys.all().iter().position(|key| key.id() == before.sealing_key().id()).unwrap_or(0);
-        self.set(Now { keys: Arc::new(keys), text: hash(&text), sealing });
+        let sealing = keys.all().iter().position(|key| key.id() == now.sealing_key().id()).unwrap_or(0);
+        *now = Arc::new(Now { keys: Arc::new(keys), text: hash(&text), sealing });
         Ok(true)
     }
 
     /// Hears [which keys](Vault::announcement) the other servers have: the first of ours that all of them have seals from now on. Where there
     /// is none, our first one does.
     pub fn agree(&self, others: &[Vec<String>]) {
-        let now = self.now();
+        let mut now = self.now.write().unwrap_or_else(PoisonError::into_inner);
         let known = |key: &Key| others.iter().all(|keys| keys.contains(&key.label()));
         let sealing = now.keys.all().iter().position(known).unwrap_or(0);
         if sealing != now.sealing {
-            self.set(Now { keys: Arc::clone(&now.keys), text: now.text, sealing });
+            *now = Arc::new(Now { keys: Arc::clone(&now.keys), text: now.text, sealing });
         }
     }
 
@@ -262,6 +263,12 @@ impl Vault {
             );
         }
         self.now().keys.find(id).ok_or_else(unknown)?.open(place, rest)
+    }
+
+    /// The [label](Vault::announcement) of the key of this id.
+    #[must_use]
+    pub fn label(&self, id: &str) -> Option<String> {
+        self.now().keys.find(id).map(Key::label)
     }
 
     /// Whether there is a key of this id.
@@ -307,10 +314,6 @@ impl Vault {
 
     fn now(&self) -> Arc<Now> {
         Arc::clone(&self.now.read().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    fn set(&self, now: Now) {
-        *self.now.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(now);
     }
 }
 

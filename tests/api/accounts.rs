@@ -166,11 +166,12 @@ async fn lists_are_filtered_and_come_in_pages() {
     let last = postroom.accounts().list_accounts(last).await.expect("a page").into_inner();
     assert_eq!(ids(last.accounts), ["4"]);
     assert_eq!(last.next_page_token, "");
+    let other_site = postroom.create_site("other").await;
     for other in [
         ListAccountsRequest { active: None, ..next.clone() },
         ListAccountsRequest { sender_email: "other@example.com".to_owned(), ..next.clone() },
         ListAccountsRequest { check_state: State::Passed.into(), ..next.clone() },
-        ListAccountsRequest { parent: "sites/other".to_owned(), ..next.clone() },
+        ListAccountsRequest { parent: other_site, ..next.clone() },
     ] {
         let refused = postroom.accounts().list_accounts(other).await.expect_err("another list's token");
         assert_eq!(bad_fields(&refused), ["page_token"]);

@@ -16,7 +16,7 @@ use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 use crate::store::accounts::{self, AccountFilter, Created, NewAccount, Replaced};
 use crate::store::checks::CheckChange;
-use crate::store::passwords;
+use crate::store::{passwords, sites};
 use crate::vault::Fingerprint;
 
 /// What the MAC over a request's content is made for.
@@ -53,6 +53,8 @@ pub(super) async fn create(
     request: CreateAccountRequest,
 ) -> Result<ProtoAccount, Problem> {
     let settings = api.settings_of_enabled(site).await?;
+    // The check may take a minute. What is saved then is for this site, and for none that has its id by then.
+    let life = sites::life(&api.store, site).await?.ok_or_else(|| Problem::not_found(site.name()))?;
     let CreateAccountRequest { parent: _, account, request_id, validate_only } = request;
     let mut violations = Violations::default();
     let request_id = violations.take("request_id", fields::request_id(&request_id)).flatten();
@@ -90,10 +92,11 @@ pub(super) async fn create(
     if validate_only {
         return Ok(ProtoAccount { check: check.as_ref().map(convert::check), ..convert::profile(&profile) });
     }
-    let id = accounts::next_id(&api.store, site).await?;
+    let id = accounts::next_id(&api.store, site, life).await?;
     let id = id.ok_or_else(|| Problem::not_found(site.name()))?;
     let new = NewAccount {
         site,
+        life,
         id,
         profile: &profile,
         password: password.as_ref(),
@@ -102,6 +105,7 @@ pub(super) async fn create(
     };
     let note = Note { by: by.clone(), deed: Deed::CreateAccount(id) };
     match accounts::create(&api.store, &new, &note).await? {
+        Created::NoSite => Err(Problem::not_found(site.name())),
         Created::Saved => Ok(convert::account(&find(&api.store, site, id).await?)),
         Created::RequestKnown { account, mac } => {
             first_result(api, site, account, &mac, request.map(|(_, own)| own)).await

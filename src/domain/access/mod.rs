@@ -155,10 +155,19 @@ impl Caller {
             (Scope::Site(own), Some(site)) => own == site,
             (Scope::Site(_), None) => false,
         };
-        if reaches && self.roles.iter().any(|role| role.grants(right)) {
-            return Ok(());
-        }
-        Err(Problem::new(Reason::PermissionDenied, "this key does not have the right to do that"))
+        if reaches && self.holds(right) { Ok(()) } else { Err(Self::denied()) }
+    }
+
+    /// Whether one of the roles grants the right, for whatever site.
+    #[must_use]
+    pub fn holds(&self, right: Right) -> bool {
+        self.roles.iter().any(|role| role.grants(right))
+    }
+
+    /// What answers who may not.
+    #[must_use]
+    pub fn denied() -> Problem {
+        Problem::new(Reason::PermissionDenied, "this key does not have the right to do that")
     }
 }
 

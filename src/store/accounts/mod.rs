@@ -18,6 +18,8 @@ use crate::domain::site::SiteId;
 pub struct NewAccount<'a> {
     /// Whose it is.
     pub site: &'a SiteId,
+    /// Which of the sites that had this id, see [`super::sites::life`].
+    pub life: i64,
     /// Its id, from [`next_id`].
     pub id: i64,
     /// What its caller decided.
@@ -35,6 +37,8 @@ pub struct NewAccount<'a> {
 pub enum Created {
     /// Saved.
     Saved,
+    /// The site is gone.
+    NoSite,
     /// The request id was used before, by this account and for content with this MAC.
     RequestKnown {
         /// The account of then.
@@ -77,18 +81,20 @@ pub struct AccountFilter {
     pub parked: Option<bool>,
 }
 
-/// The id of the next account of a site; `None` where there is no such site. An id that is not used is lost.
+/// The id of the next account of a site; `None` where there is no such site any more. An id that is not used is lost.
 ///
 /// # Errors
 /// When the database does not answer.
-pub async fn next_id(store: &Store, site: &SiteId) -> Result<Option<i64>, StoreError> {
+pub async fn next_id(store: &Store, site: &SiteId, life: i64) -> Result<Option<i64>, StoreError> {
     let id = query_scalar!(
         "update sites
          set last_account_id = last_account_id + 1
          where site_id = $1
+           and first_position = $2
            and delete_time is null
          returning last_account_id",
         site.as_str(),
+        life,
     )
     .fetch_optional(&store.pool)
     .await?;
@@ -100,9 +106,18 @@ pub async fn next_id(store: &Store, site: &SiteId) -> Result<Option<i64>, StoreE
 /// # Errors
 /// When the database does not answer.
 pub async fn create(store: &Store, account: &NewAccount<'_>, note: &Note) -> Result<Created, StoreError> {
-    let NewAccount { site, id, profile, password, request, check } = *account;
+    let NewAccount { site, life, id, profile, password, request, check } = *account;
     let sealed_password = password.map(|password| passwords::seal(store, site, id, password)).transpose()?;
     let mut transaction = store.pool.begin().await?;
+    // A check took its time: the site may be gone, and another have its id.
+    let site_row = query!(
+        "select from sites where site_id = $1 and first_position = $2 and delete_time is null for key share",
+        site.as_str(),
+        life,
+    );
+    if site_row.fetch_optional(&mut *transaction).await?.is_none() {
+        return Ok(Created::NoSite);
+    }
     query!(
         "insert into accounts (
              site_id, account_id, active, sender_name, sender_email, sender_key, host, port, security,

@@ -1,5 +1,7 @@
 //! What a start demands: that every key in use is there, and is the one it says it is.
 
+use sqlx::{query, query_scalar};
+
 use super::{Column, count, key_ids, under};
 use crate::store::{Store, StoreError};
 use crate::vault::is_key_id;
@@ -59,19 +61,32 @@ pub async fn demand_keys(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// A key that was seen to open something is known by its label from then on: what it does not open is damaged.
 async fn demand_right_key(store: &Store, column: Column, id: &str) -> Result<(), StoreError> {
-    let values = under(store, column, id, PROOFS).await?;
-    let mut broken = values.iter().filter(|value| value.prove(store).is_err()).peekable();
-    // Meanwhile they may all have been sealed anew.
-    if !values.is_empty() && broken.by_ref().count() == values.len() {
-        return Err(StoreError::Keys(format!(
-            "the vault's key `{id}` does not open what was sealed under that id ({} tried, in {}): it is another key, or all of \
-             it is broken; nothing was begun",
-            values.len(),
-            column.name()
-        )));
+    let Some(label) = store.vault.label(id) else { return Ok(()) };
+    let known = query_scalar!("select label from vault_keys where key_id = $1", id);
+    let known = known.fetch_optional(&store.pool).await?;
+    let other = |what: String| {
+        Err(StoreError::Keys(format!(
+            "the vault's key `{id}` does not open what was sealed under that id ({what}): it is another key, or all of it is \
+             broken; nothing was begun"
+        )))
+    };
+    if known.as_ref().is_some_and(|known| *known != label) {
+        return other(format!("its fingerprint is not that of before, in {}", column.name()));
     }
-    for value in values.iter().filter(|value| value.prove(store).is_err()) {
+    let values = under(store, column, id, PROOFS).await?;
+    let broken: Vec<_> = values.iter().filter(|value| value.prove(store).is_err()).collect();
+    // Meanwhile they may all have been sealed anew.
+    if known.is_none() && !values.is_empty() {
+        if broken.len() == values.len() {
+            return other(format!("{} tried, in {}", values.len(), column.name()));
+        }
+        query!("insert into vault_keys (key_id, label) values ($1, $2) on conflict do nothing", id, label)
+            .execute(&store.pool)
+            .await?;
+    }
+    for value in broken {
         tracing::error!(value = value.owner(), column = column.name(), "a sealed value is broken");
     }
     Ok(())

@@ -82,6 +82,11 @@ async fn whoever_invents_keys_keeps_the_store_from_nobody() {
     let things = Things::missing("shop");
     let known = postroom.channel(&postroom.key);
     call(Rpc::GetSite, known.clone(), &things).await.expect("a good key");
+    // Keys that exist, but were not seen here.
+    let mut unused = Vec::new();
+    for _ in 0..20 {
+        unused.push(postroom.make_key(Scope::AllSites, &[Role::Auditor]).await);
+    }
     let wire = postroom.bare_channel();
     let mut calls = Vec::new();
     for _ in 0..INVENTED {
@@ -92,6 +97,10 @@ async fn whoever_invents_keys_keeps_the_store_from_nobody() {
     }
     for _ in 0..20 {
         call(Rpc::GetSite, known.clone(), &things).await.expect("a key that is known is served");
+    }
+    for key in unused {
+        let channel = Postroom::channel_over(&wire, &key);
+        call(Rpc::GetSite, channel, &things).await.expect("a key that exists is served");
     }
     let mut put_off = 0;
     for answer in calls {

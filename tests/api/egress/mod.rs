@@ -148,14 +148,14 @@ fn sender(number: usize) -> String {
 /// Accounts as a server with another policy might have left them: one for each forbidden form, active, past all checks.
 async fn leave_accounts(postroom: &Postroom, calls: &Calls, port: u16) -> Vec<Account> {
     let mut accounts = Vec::new();
-    let mut changes = String::new();
+    let mut changes = Vec::new();
     for (number, host) in FORBIDDEN.iter().enumerate() {
         let saved = calls.create(inactive(account("mail.example.com", port, &sender(number))), false).await;
         accounts.push(saved.expect("saved unchecked"));
         let id = number + 1;
-        changes += &format!("update accounts set active = true, host = '{host}' where account_id = {id};");
+        changes.push(format!("update accounts set active = true, host = '{host}' where account_id = {id};"));
     }
-    execute(postroom, &changes).await;
+    execute(postroom, &changes.concat()).await;
     accounts
 }
 

@@ -62,8 +62,6 @@ impl Rig {
     pub(super) async fn requests(&self, call: &str) -> Vec<Vec<u8>> {
         let one = |request: Vec<u8>| vec![request];
         let parent = || SITE.to_owned();
-        let log = || format!("{SITE}/logs/send-admin-1");
-        let name = || self.message.clone();
         match call {
             "CreateSite" => one(CreateSiteRequest {
                 site_id: format!("walk-{}", Uuid::now_v7()),
@@ -125,7 +123,17 @@ impl Rig {
                 one(DeleteSenderRequest { name: create_sender(&self.postroom, "sites/other").await }
                     .encode_to_vec())
             }
-            "SendMessage" => self.letters(|message| {
+            other => self.about_letters(other),
+        }
+    }
+
+    fn about_letters(&self, call: &str) -> Vec<Vec<u8>> {
+        let one = |request: Vec<u8>| vec![request];
+        let parent = || SITE.to_owned();
+        let log = || format!("{SITE}/logs/send-admin-1");
+        let name = || self.message.clone();
+        match call {
+            "SendMessage" => Self::letters(|message| {
                 SendMessageRequest {
                     parent: SITE.to_owned(),
                     message: Some(message),
@@ -134,7 +142,7 @@ impl Rig {
                 }
                 .encode_to_vec()
             }),
-            "SendMessages" => self.letters(|message| {
+            "SendMessages" => Self::letters(|message| {
                 SendMessagesRequest {
                     parent: SITE.to_owned(),
                     message: Some(message),
@@ -191,7 +199,7 @@ impl Rig {
         Account { active: Some(false), limits: Some(Limits::default()), ..account }
     }
 
-    fn accounts(&self, account: &Account) -> [Account; 2] {
+    fn two_logins(account: &Account) -> [Account; 2] {
         let login =
             PasswordAuth { username: "shop".to_owned(), password: "secret".to_owned(), ..Default::default() };
         [
@@ -207,7 +215,7 @@ impl Rig {
             validate_only: true,
             ..CreateAccountRequest::default()
         };
-        self.accounts(&self.plain()).map(|account| request(account).encode_to_vec()).into()
+        Self::two_logins(&self.plain()).map(|account| request(account).encode_to_vec()).into()
     }
 
     fn update_account(&self) -> Vec<Vec<u8>> {
@@ -219,13 +227,13 @@ impl Rig {
             validate_only: true,
         };
         let account = Account { name, ..self.plain() };
-        self.accounts(&account).map(|account| request(account).encode_to_vec()).into()
+        Self::two_logins(&account).map(|account| request(account).encode_to_vec()).into()
     }
 
     fn check_account(&self) -> Vec<Vec<u8>> {
         use check_account_request::Target;
         let account = Account { active: None, ..self.plain() };
-        let [account, _] = self.accounts(&account);
+        let [account, _] = Self::two_logins(&account);
         let login =
             PasswordAuth { username: "shop".to_owned(), password: "secret".to_owned(), ..Default::default() };
         // A wrong port: what is tried of the login costs no session.
@@ -246,7 +254,7 @@ impl Rig {
         .into()
     }
 
-    fn letters(&self, request: impl Fn(Message) -> Vec<u8>) -> Vec<Vec<u8>> {
+    fn letters(request: impl Fn(Message) -> Vec<u8>) -> Vec<Vec<u8>> {
         let attachment = Attachment {
             filename: "a.txt".to_owned(),
             content: b"abc".to_vec().into(),

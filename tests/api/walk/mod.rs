@@ -189,7 +189,7 @@ async fn walk_field(
             let bad = wire::with(request, &field.way, old, &records);
             let answer = patient_call(channel, method, &bad).await;
             match verdict::judge(&trial, &answer) {
-                Ok(Fate::Named(fields)) => found.refused(nature, &records, fields),
+                Ok(Fate::Named(fields)) => found.refused(nature, &records, &fields),
                 Ok(Fate::Taken) => found.taken(),
                 Ok(Fate::Otherwise) => found.otherwise(),
                 Err(wrong) => found.wrong(&what, &wrong),

@@ -57,7 +57,7 @@ impl Found {
         self.otherwise += 1;
     }
 
-    pub(super) fn refused(&mut self, nature: Nature, records: &[u8], fields: Vec<String>) {
+    pub(super) fn refused(&mut self, nature: Nature, records: &[u8], fields: &[String]) {
         self.named += 1;
         // Control characters are refused whatever else there is; of numbers the last ones are the wildest.
         let better = match nature {
@@ -65,7 +65,7 @@ impl Found {
             Nature::Typed => !self.is_control,
             Nature::NoText | Nature::Malformed => false,
         };
-        if let ([only], true) = (fields.as_slice(), better && records.len() < 1_000) {
+        if let ([only], true) = (fields, better && records.len() < 1_000) {
             self.example = Some((records.to_vec(), only.clone()));
             self.is_control = nature == Nature::Control;
         }
