@@ -7,7 +7,8 @@ use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::tail_log_entries_request::Start as TailStart;
 use postroom::api::proto::watch_events_request::Start as WatchStart;
 use postroom::api::proto::{
-    GetMessageRequest, GetSettingsRequest, GetSiteRequest, ListLogsRequest, SendMessageRequest, Sender,
+    GetMessageRequest, GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogsRequest,
+    SendMessageRequest, Sender,
     Settings, TailLogEntriesRequest, WatchEventsRequest,
 };
 use postroom::domain::access::{Role, Scope};
@@ -168,4 +169,33 @@ async fn a_check_that_outlives_its_site_leaves_no_trace_in_the_next() {
     let polite = Behaviour::default().start().await;
     check(plain_account(&polite, FROM)).await.expect("a report");
     assert_eq!(logs().await, [format!("{SITE}/logs/check-admin-0")]);
+}
+
+/// An account is proven for the site that it was asked for. What is proven when that is gone is saved nowhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_was_being_proven_is_not_saved_into_the_next() {
+    let gate = Arc::new(Notify::new());
+    let opened = Arc::clone(&gate);
+    let server = Server::scripted(move |peer| {
+        let gate = Arc::clone(&opened);
+        async move {
+            gate.notified().await;
+            Arc::new(Behaviour::default()).serve(peer).await
+        }
+    })
+    .await;
+    let postroom = Postroom::start().await;
+    let patient = prost_types::Duration { seconds: 60, nanos: 0 };
+    postroom.change_settings(Settings { connection_timeout: Some(patient), ..Settings::default() }).await;
+    let late = async {
+        server.wait_until(|journal| journal.connections == 1).await;
+        delete(&postroom, SITE, false).await.expect("deleted");
+        create_again(&postroom).await;
+        gate.notify_one();
+    };
+    let (created, ()) = tokio::join!(postroom.try_account(plain_account(&server, FROM)), late);
+    assert_eq!(reason(&created.expect_err("not its site")), (Code::NotFound, "NOT_FOUND".to_owned()));
+    let request = ListAccountsRequest { parent: SITE.to_owned(), ..ListAccountsRequest::default() };
+    let accounts = postroom.accounts().list_accounts(request).await.expect("listed").into_inner().accounts;
+    assert!(accounts.is_empty(), "{accounts:?}");
 }

@@ -206,6 +206,13 @@ async fn a_rotation_leaves_what_is_broken_and_goes_on_where_it_was_broken_off() 
         "{}",
         stdout(&checked)
     );
+    // What is left is damaged, and known to be: the key itself is the right one, and nothing is kept from its start.
+    let again = command(&["vault", "rotate"], &url, &both).await;
+    let summary = "0 secrets sealed anew under k2, 0 changed by others meanwhile, 1 left that do not open\n";
+    assert_eq!((again.status.code(), stdout(&again).as_str()), (Some(1), summary), "{}", stderr(&again));
+    let (_folder, other) = key_file(&[K2, &K1.replace("AAEC", "BBEC")]);
+    let refused = command(&["vault", "rotate"], &url, &other).await;
+    assert!(stderr(&refused).contains("the vault's key `k1` does not open"), "{}", stderr(&refused));
 }
 
 /// Somebody changes a password between its reading and its sealing: his word counts.
