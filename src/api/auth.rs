@@ -121,16 +121,15 @@ impl Authenticator {
     }
 
     async fn find(&self, hash: &KeyHash) -> Result<Caller, Problem> {
-        let now = self.store.clock().now();
-        let known = self.known().get(hash).cloned();
-        let is_known = known.is_some();
-        if let Some(Known { caller, since, calls: _, noting: _ }) = known
-            && since.elapsed() < REMEMBER
-            && caller.expire_time.is_none_or(|end| now < end)
-        {
+        if let Some(caller) = self.remembered(hash) {
             return Ok(caller);
         }
+        let is_known = self.known().contains_key(hash);
         let _turn = if is_known { None } else { self.strangers.admit(&self.store, hash).await? };
+        // Others with the same key may have been before.
+        if let Some(caller) = self.remembered(hash) {
+            return Ok(caller);
+        }
         // What is found out is as old as the question.
         let asked = Instant::now();
         let Some(key) = keys::find(&self.store, hash).await? else {
@@ -144,6 +143,15 @@ impl Authenticator {
             tokio::spawn(record_use(self.store.clone(), *hash));
         }
         Ok(caller)
+    }
+
+    /// The caller of a key that was found good a moment ago.
+    fn remembered(&self, hash: &KeyHash) -> Option<Caller> {
+        let now = self.store.clock().now();
+        let known = self.known();
+        let Known { caller, since, calls: _, noting: _ } = known.get(hash)?;
+        let counts = since.elapsed() < REMEMBER && caller.expire_time.is_none_or(|end| now < end);
+        counts.then(|| caller.clone())
     }
 
     /// Remembers a good key; whether its use is to be noted, and nobody is at it.

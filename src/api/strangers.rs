@@ -18,7 +18,7 @@ const LOOKUPS: NonZeroU32 = NonZeroU32::new(200).expect("not zero");
 /// Looked up at once: they leave connections to the others.
 const AT_ONCE: usize = 2;
 /// Waiting for that; more are put off.
-const WAITING: usize = 32;
+const WAITING: usize = 256;
 /// One that was refused is refused again for so long without a look.
 const REFUSED: Duration = Duration::from_secs(2);
 /// Refused ones remembered at once.

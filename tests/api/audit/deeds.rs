@@ -153,6 +153,7 @@ async fn what_is_refused_or_changes_nothing_leaves_no_entry() {
     let (server, postroom) = start().await;
     let (auditor, operator) = (Auditor::new(&postroom).await, Person::new(&postroom, Role::Operator).await);
     let nobody = Person::new(&postroom, Role::Sender).await;
+    postroom.create_site("other").await;
     let other = Scope::Site(SiteId::parse("other").expect("a site"));
     let stranger = Person::of(&postroom, Role::Operator, other).await;
     let account = Account { name: format!("{SITE}/accounts/1"), ..Account::default() };
