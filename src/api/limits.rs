@@ -30,6 +30,14 @@ pub(super) enum Largest {
 }
 
 impl Largest {
+    /// Of a whole request, in bytes.
+    pub(super) fn request_bytes(self) -> usize {
+        match self {
+            Self::Letter(max_letter_bytes) => max_letter_bytes + LETTER_OVERHEAD_BYTES,
+            Self::Request(max_bytes) => max_bytes,
+        }
+    }
+
     fn problem(self) -> Problem {
         match self {
             Self::Letter(max_letter_bytes) => problem(max_letter_bytes),

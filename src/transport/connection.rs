@@ -29,7 +29,8 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// Streams of one connection; a client that wants more waits, or opens another.
 const MAX_STREAMS: u32 = 200;
 /// What a stream may have sent that no call has read yet, in bytes: 5 MiB/s over 50 ms. Only calls in flight have any, and
-/// their number is bounded, so that all together stay below 512 MiB with the limits that count by default.
+/// their number is bounded: with the limits that count by default, and the places of calls without a key, all together stay
+/// below 1 GiB.
 const STREAM_WINDOW: u32 = 256 * 1024;
 /// The same for a connection: that of several streams, so that one that is held up because its client reads no results
 /// holds up no other call of its connection.

@@ -1,17 +1,19 @@
 //! The deadline of a call: `grpc-timeout` (gRPC over HTTP/2, "Requests"), obeyed here whether or not the client does.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
 use super::places::Place;
+use crate::api::follow::shutting_down;
 use crate::domain::error::Problem;
 
 const HEADER: &str = "grpc-timeout";
@@ -54,22 +56,51 @@ pub(super) fn passed() -> Status {
     Status::deadline_exceeded("the deadline of the call has passed; what it had begun to store is stored")
 }
 
-/// The answer of a stream: it ends at the deadline, and gives its place back with its end.
+/// What ends at the stop what would not end by itself.
+pub(super) fn stopping() -> Status {
+    shutting_down("ask another replica, or soon again").into()
+}
+
+/// The answer of a stream: it ends at the deadline, or at the stop, and gives its place back with its end. While its client
+/// reads nothing nobody asks for more of it, so that its end waits for the client, or for the end of the connection.
 pub(super) struct Answer {
     inner: Option<Body>,
     deadline: Option<Pin<Box<Sleep>>>,
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     place: Option<Place>,
 }
 
 impl Answer {
-    pub(super) fn new(inner: Body, deadline: Option<Instant>, place: Place) -> Self {
+    /// `stop` where nothing else ends it at the stop.
+    pub(super) fn new(
+        inner: Body,
+        deadline: Option<Instant>,
+        stop: Option<CancellationToken>,
+        place: Place,
+    ) -> Self {
         let deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
-        Self { inner: Some(inner), deadline, place: Some(place) }
+        let stop = stop.map(|stop| Box::pin(stop.cancelled_owned()));
+        Self { inner: Some(inner), deadline, stop, place: Some(place) }
     }
 
     fn end(&mut self) {
         self.inner = None;
         self.place = None;
+    }
+
+    /// Why it ends before it is complete.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Status> {
+        if let Some(deadline) = &mut self.deadline
+            && deadline.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(passed());
+        }
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(stopping());
+        }
+        Poll::Pending
     }
 }
 
@@ -81,22 +112,22 @@ impl HttpBody for Answer {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
-        if let Poll::Ready(frame) = Pin::new(inner).poll_frame(context) {
-            if frame.is_none() {
-                self.end();
-            }
-            return Poll::Ready(frame);
+        if self.inner.is_none() {
+            return Poll::Ready(None);
         }
-        if let Some(deadline) = &mut self.deadline
-            && deadline.as_mut().poll(context).is_ready()
-        {
+        // First, so that one who always has more to say ends, too.
+        if let Poll::Ready(end) = self.poll_end(context) {
             self.end();
-            let mut trailers = passed().into_http::<()>().into_parts().0.headers;
+            let mut trailers = end.into_http::<()>().into_parts().0.headers;
             trailers.remove(http::header::CONTENT_TYPE);
             return Poll::Ready(Some(Ok(Frame::trailers(trailers))));
         }
-        Poll::Pending
+        let Some(inner) = &mut self.inner else { return Poll::Ready(None) };
+        let frame = ready!(Pin::new(inner).poll_frame(context));
+        if frame.is_none() {
+            self.end();
+        }
+        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,227 +1,267 @@
 //! A request's body on its way in: what it holds of memory, how long it may take, and how large it may be without a key.
 
 use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame};
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 use tonic::Status;
 use tonic::body::Body;
 
+use super::deadline::stopping;
+use super::frames::{Frames, Piece, Prefix};
 use super::unpacking::Queue;
-use crate::api::memory::{Hold, Memory, SMALL_BYTES};
+use crate::api::memory::{Hold, SMALL_BYTES, Share};
 use crate::domain::error::{Problem, Reason};
 
-/// A request that is one message has this long to come in,
+/// A message has this long to come in,
 const TIME: Duration = Duration::from_secs(30);
 /// and a second more for each so many bytes that have: a place and memory are not held by who sends nothing.
 const BYTES_A_SECOND: u64 = 64 * 1024;
-/// Compressed messages up to this size unpack to a mebibyte at most, a thousand times theirs, and need no turn.
+/// Compressed messages up to this size unpack to a mebibyte at most, and need no turn.
 const NO_TURN_BYTES: usize = 1024;
-/// Flag and length before each message (gRPC over HTTP/2, "Length-Prefixed-Message").
-const PREFIX_BYTES: usize = 5;
+/// To how many times its size a message unpacks at most: 258 bytes need two bits (RFC 1951 3.2.5).
+const MAX_RATIO: usize = 1_032;
+/// A call waits so long for memory before it is refused; a stream as long as it takes.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// When to try again: a large letter is stored in less.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// How many messages a request has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Messages {
+    /// One, which must be the last of the request, and come in within its time from the beginning of the call.
+    One,
+    /// Any number over hours, each of which must come in within its time from its beginning.
+    Many,
+}
 
 /// What a body may cost.
-#[derive(Clone, Copy)]
 pub(super) struct Terms {
-    /// Whether it must come in within its time; not where the client may go on sending for hours.
-    pub(super) is_timed: bool,
-    /// Largest message, where the service behind has no limit of its own that we chose.
-    pub(super) max_message: Option<usize>,
+    pub(super) messages: Messages,
+    /// Largest message, packed or unpacked.
+    pub(super) max_message: usize,
+    /// What its key may take; none where none is needed.
+    pub(super) share: Option<Share>,
+    /// Ends it where nothing else would at the stop.
+    pub(super) stop: Option<CancellationToken>,
 }
 
-/// A body that is counted.
-pub(super) struct Intake {
-    inner: Body,
-    terms: Terms,
-    /// What the decoder has of large messages that are not complete yet.
-    hold: Hold,
-    frames: Frames,
-    start: Instant,
-    received: u64,
-    late: Option<Pin<Box<Sleep>>>,
-    queue: Queue,
-    /// What completes a compressed message, and waits for its turn.
-    waiting: Option<Bytes>,
-}
+/// The body of a request, in its extensions, too: its handler learns there what its message holds.
+#[derive(Clone)]
+pub(in crate::api) struct Reception(Arc<Mutex<Intake>>);
 
-impl Intake {
-    pub(super) fn new(inner: Body, terms: Terms, memory: &Memory, queue: Queue) -> Self {
-        let start = Instant::now();
-        let late = terms.is_timed.then(|| Box::pin(sleep_until(start + TIME)));
-        Self {
+impl Reception {
+    pub(super) fn new(inner: Body, terms: Terms, queue: Queue) -> Self {
+        let Terms { messages, max_message, share, stop } = terms;
+        Self(Arc::new(Mutex::new(Intake {
             inner,
-            terms,
-            hold: memory.nothing(),
-            frames: Frames::default(),
-            start,
-            received: 0,
-            late,
+            messages,
+            max_message,
+            share,
+            stop: stop.map(|stop| Box::pin(stop.cancelled_owned())),
             queue,
-            waiting: None,
-        }
+            frames: Frames::default(),
+            rest: Bytes::new(),
+            has_ended: false,
+            taking: None,
+            hold: None,
+            prefix: None,
+            last: None,
+            takes_turn: false,
+            start: Instant::now(),
+            received: 0,
+            late: None,
+        })))
     }
 
-    /// Whether these bytes complete a message that is unpacked by turns.
-    fn count(&mut self, data: &Bytes) -> Result<bool, Problem> {
-        let Read { large, unpacks } = self.frames.read(data, self.terms.max_message)?;
-        self.hold.grow(large)?;
-        self.received += u64::try_from(data.len()).unwrap_or(u64::MAX);
-        if let Some(late) = &mut self.late {
-            late.as_mut().reset(self.start + TIME + Duration::from_secs(self.received / BYTES_A_SECOND));
-        }
-        Ok(unpacks)
-    }
-
-    /// What waits for its turn, when that has come.
-    fn poll_waiting(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
-        if self.waiting.is_some() {
-            ready!(self.queue.poll(context));
-        }
-        Poll::Ready(self.waiting.take())
+    /// A message was decoded: it is the turn of others to unpack, and what it holds is the caller's; `None` for a small one.
+    pub(in crate::api) fn decoded(&self) -> Option<Hold> {
+        let mut intake = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        intake.queue.over();
+        let is_complete = !intake.frames.is_within() && intake.taking.is_none() && intake.last.is_none();
+        intake.hold.take_if(|_| is_complete)
     }
 }
 
-impl HttpBody for Intake {
+impl HttpBody for Reception {
     type Data = Bytes;
     type Error = Status;
 
     fn poll_frame(
-        mut self: Pin<&mut Self>,
+        self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
-        // Who asks for more has decoded the complete messages that it has.
+        let mut intake = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        intake.poll_data(context).map(|data| data.map(|data| data.map(Frame::data)))
+    }
+}
+
+type Taking = Pin<Box<dyn Future<Output = Result<Hold, Problem>> + Send>>;
+
+struct Intake {
+    inner: Body,
+    messages: Messages,
+    max_message: usize,
+    share: Option<Share>,
+    stop: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    queue: Queue,
+    frames: Frames,
+    /// What came in and was not cut yet.
+    rest: Bytes,
+    has_ended: bool,
+    /// Waits for the memory of the message that begins.
+    taking: Option<Taking>,
+    /// The memory of the message at hand.
+    hold: Option<Hold>,
+    /// The decoder gets memory for a whole message when it sees its prefix, which waits until there is some.
+    prefix: Option<Bytes>,
+    /// What completes the message. It is decoded when it has its turn, and where it is the only one when the request has
+    /// ended: until then whoever sends it may take as long as it likes, and what is decoded is larger.
+    last: Option<Bytes>,
+    /// Whether the message at hand is unpacked by turns.
+    takes_turn: bool,
+    /// Since when time counts,
+    start: Instant,
+    /// and what came in since.
+    received: u64,
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl Intake {
+    /// What the decoder gets next. Who asks has decoded the complete messages that it has.
+    fn poll_data(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, Status>>> {
         self.queue.over();
-        if let Some(data) = ready!(self.poll_waiting(context)) {
-            return Poll::Ready(Some(Ok(Frame::data(data))));
+        if let Some(stop) = &mut self.stop
+            && stop.as_mut().poll(context).is_ready()
+        {
+            return Poll::Ready(Some(Err(stopping())));
         }
-        let incomplete = self.frames.incomplete;
-        self.hold.shrink_to(incomplete);
-        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
-            if let Some(Ok(frame)) = &frame
-                && let Some(data) = frame.data_ref()
-            {
-                match self.count(data) {
-                    Ok(false) => {}
-                    Ok(true) => {
-                        self.waiting = Some(data.clone());
-                        let data = ready!(self.poll_waiting(context));
-                        return Poll::Ready(data.map(|data| Ok(Frame::data(data))));
-                    }
+        loop {
+            if let Some(taking) = &mut self.taking {
+                let taken = ready!(taking.as_mut().poll(context));
+                self.taking = None;
+                match taken {
+                    Ok(hold) => self.hold = Some(hold),
                     Err(problem) => return Poll::Ready(Some(Err(problem.into()))),
                 }
+                // The time for which it waited for us is not its own.
+                self.begin_time();
             }
-            return Poll::Ready(frame);
-        }
-        let Some(late) = &mut self.late else { return Poll::Pending };
-        ready!(late.as_mut().poll(context));
-        self.late = None;
-        Poll::Ready(Some(Err(Status::deadline_exceeded("the request came in too slowly"))))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.waiting.is_none() && self.inner.is_end_stream()
-    }
-}
-
-/// What some bytes hold.
-#[derive(Debug, Default, PartialEq, Eq)]
-struct Read {
-    /// How many of them are of large messages.
-    large: usize,
-    /// Whether they complete a message that is unpacked by turns.
-    unpacks: bool,
-}
-
-/// Where messages begin and end in what comes in.
-#[derive(Default)]
-struct Frames {
-    prefix: [u8; PREFIX_BYTES],
-    prefix_read: usize,
-    /// What the message at hand still lacks.
-    left: usize,
-    is_large: bool,
-    takes_turn: bool,
-    /// Bytes of a large message that is not complete.
-    incomplete: usize,
-}
-
-impl Frames {
-    fn read(&mut self, data: &Bytes, max_message: Option<usize>) -> Result<Read, Problem> {
-        let (mut rest, mut read) = (&data[..], Read::default());
-        while !rest.is_empty() {
-            if self.left == 0 {
-                let count = rest.len().min(PREFIX_BYTES - self.prefix_read);
-                self.prefix[self.prefix_read..self.prefix_read + count].copy_from_slice(&rest[..count]);
-                self.prefix_read += count;
-                rest.advance(count);
-                if self.prefix_read == PREFIX_BYTES {
-                    let [is_compressed, length @ ..] = self.prefix;
-                    self.prefix_read = 0;
-                    self.left = usize::try_from(u32::from_be_bytes(length)).unwrap_or(usize::MAX);
-                    self.is_large = self.left > SMALL_BYTES;
-                    self.takes_turn = is_compressed != 0 && self.left > NO_TURN_BYTES;
-                    if max_message.is_some_and(|max| self.left > max) {
-                        return Err(Problem::new(Reason::MessageTooLarge, "the request is too large"));
+            if let Some(prefix) = self.prefix.take() {
+                return Poll::Ready(Some(Ok(prefix)));
+            }
+            if self.last.is_some() {
+                if self.messages == Messages::One && !self.rest.is_empty() {
+                    let problem = Problem::new(Reason::InvalidField, "the request must be one message");
+                    return Poll::Ready(Some(Err(problem.into())));
+                }
+                if self.messages == Messages::Many || self.has_ended {
+                    if self.takes_turn {
+                        ready!(self.queue.poll(context));
+                    }
+                    return Poll::Ready(self.last.take().map(Ok));
+                }
+            }
+            match self.frames.cut(&mut self.rest) {
+                Some(Piece::Prefix(prefix, bytes)) => {
+                    if let Err(problem) = self.begin(prefix, bytes) {
+                        return Poll::Ready(Some(Err(problem.into())));
                     }
                 }
-                continue;
-            }
-            let count = rest.len().min(self.left);
-            rest.advance(count);
-            self.left -= count;
-            read.unpacks |= self.takes_turn && self.left == 0;
-            if self.is_large {
-                read.large += count;
-                self.incomplete = if self.left == 0 { 0 } else { self.incomplete + count };
+                Some(Piece::Part(piece)) => {
+                    self.count(&piece);
+                    return Poll::Ready(Some(Ok(piece)));
+                }
+                Some(Piece::Last(piece)) => {
+                    self.count(&piece);
+                    self.last = Some(piece);
+                }
+                None if self.has_ended => return Poll::Ready(self.frames.torn().map(Ok)),
+                None => {
+                    if let Err(status) = ready!(self.poll_inner(context)) {
+                        return Poll::Ready(Some(Err(status)));
+                    }
+                }
             }
         }
-        Ok(read)
+    }
+
+    /// A message begins: it takes all that it will need, or waits for it, before the decoder hears of it.
+    fn begin(&mut self, prefix: Prefix, bytes: Bytes) -> Result<(), Problem> {
+        let Prefix { is_compressed, length } = prefix;
+        self.takes_turn = is_compressed && length > NO_TURN_BYTES;
+        // Its handler has what the one before it held, unless it wanted none.
+        self.hold = None;
+        self.begin_time();
+        if length == 0 {
+            self.last = Some(bytes);
+            return Ok(());
+        }
+        self.prefix = Some(bytes);
+        let Some(share) = self.share.clone() else {
+            // What is behind has limits of its own, which we did not choose.
+            let text = "the request is too large";
+            return if length > self.max_message {
+                Err(Problem::new(Reason::MessageTooLarge, text))
+            } else {
+                Ok(())
+            };
+        };
+        let unpacked = if is_compressed { length.saturating_mul(MAX_RATIO).min(self.max_message) } else { 0 };
+        // One that is too large the decoder refuses by its prefix.
+        if length <= self.max_message && length + unpacked > SMALL_BYTES {
+            let hold = share.hold(length + unpacked);
+            self.taking = Some(match self.messages {
+                Messages::One => Box::pin(async move { timeout(PATIENCE, hold).await.map_err(|_| full()) }),
+                Messages::Many => Box::pin(async move { Ok(hold.await) }),
+            });
+        }
+        Ok(())
+    }
+
+    fn begin_time(&mut self) {
+        if self.messages == Messages::Many {
+            (self.start, self.received, self.late) = (Instant::now(), 0, None);
+        }
+    }
+
+    fn count(&mut self, piece: &Bytes) {
+        self.received += u64::try_from(piece.len()).unwrap_or(u64::MAX);
+        let end = self.end();
+        if let Some(late) = &mut self.late {
+            late.as_mut().reset(end);
+        }
+    }
+
+    fn end(&self) -> Instant {
+        self.start + TIME + Duration::from_secs(self.received / BYTES_A_SECOND)
+    }
+
+    /// Ready when there is more to cut, or no more.
+    fn poll_inner(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Status>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.inner).poll_frame(context) {
+            match frame.transpose()?.map(Frame::into_data) {
+                Some(Ok(data)) => self.rest = data,
+                // Trailers, of which gRPC knows none in requests, are an end, too.
+                Some(Err(_)) | None => self.has_ended = true,
+            }
+            return Poll::Ready(Ok(()));
+        }
+        if self.messages == Messages::Many && !self.frames.is_within() {
+            return Poll::Pending;
+        }
+        let end = self.end();
+        ready!(self.late.get_or_insert_with(|| Box::pin(sleep_until(end))).as_mut().poll(context));
+        Poll::Ready(Err(Status::deadline_exceeded("the request came in too slowly")))
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(length: usize) -> Vec<u8> {
-        let mut bytes = vec![0];
-        bytes.extend(u32::try_from(length).expect("a length").to_be_bytes());
-        bytes.resize(PREFIX_BYTES + length, b'x');
-        bytes
-    }
-
-    #[test]
-    fn messages_are_told_apart_however_they_are_cut() {
-        let sizes = [0, 1, SMALL_BYTES, SMALL_BYTES + 1, 3 * SMALL_BYTES, 7];
-        let all: Vec<u8> = sizes.iter().flat_map(|size| message(*size)).collect();
-        for cut in [1, 2, 5, 6, 1_000, 70_000, all.len()] {
-            let mut frames = Frames::default();
-            let mut large = 0;
-            for chunk in all.chunks(cut) {
-                large += frames.read(&Bytes::copy_from_slice(chunk), None).expect("no limit").large;
-            }
-            assert_eq!(large, 4 * SMALL_BYTES + 1, "cut at {cut}");
-            assert_eq!((frames.incomplete, frames.left, frames.prefix_read), (0, 0, 0));
-        }
-    }
-
-    #[test]
-    fn a_message_that_is_not_complete_is_held() {
-        let mut frames = Frames::default();
-        let mut bytes = message(2 * SMALL_BYTES);
-        bytes.truncate(PREFIX_BYTES + 100);
-        assert_eq!(frames.read(&bytes.into(), None).expect("no limit"), Read { large: 100, unpacks: false });
-        assert_eq!(frames.incomplete, 100);
-        let mut compressed = message(NO_TURN_BYTES + 1);
-        compressed[0] = 1;
-        let (first, last) = compressed.split_at(compressed.len() - 1);
-        let mut frames = Frames::default();
-        assert!(!frames.read(&Bytes::copy_from_slice(first), None).expect("no limit").unpacks);
-        assert!(frames.read(&Bytes::copy_from_slice(last), None).expect("no limit").unpacks);
-        let refused = Frames::default().read(&message(11).into(), Some(10)).expect_err("too large");
-        assert_eq!(refused.reason, Reason::MessageTooLarge);
-    }
+fn full() -> Problem {
+    let text = "too many large letters are being taken at this moment, try again";
+    Problem::new(Reason::RateLimited, text).retry_after(RETRY)
 }

@@ -2,6 +2,7 @@
 //! held to afterwards: the deadline, and the memory of its request.
 
 mod deadline;
+mod frames;
 mod intake;
 mod places;
 mod unpacking;
@@ -21,9 +22,9 @@ use tonic::service::Routes;
 use tower::Service;
 
 use self::deadline::Answer;
-use self::intake::{Intake, Terms};
+pub(super) use self::intake::Reception;
+use self::intake::{Messages, Terms};
 use self::places::{Kind, Places};
-pub(super) use self::unpacking::Turn;
 use self::unpacking::Unpacking;
 use super::{Api, limits};
 use crate::domain::error::Problem;
@@ -92,7 +93,11 @@ impl Admission {
         Ok(match kind {
             // The work is done. The answer waits for its client, and costs only it.
             Kind::Call | Kind::Check => response,
-            Kind::Stream | Kind::Open => response.map(|body| Body::new(Answer::new(body, deadline, place))),
+            Kind::Stream => response.map(|body| Body::new(Answer::new(body, deadline, None, place))),
+            Kind::Open => {
+                let stop = Some(api.stop.clone());
+                response.map(|body| Body::new(Answer::new(body, deadline, stop, place)))
+            }
         })
     }
 }
@@ -105,21 +110,25 @@ async fn pass(
     mut routes: Routes,
     request: Request<Body>,
 ) -> Result<Response<Body>, Problem> {
-    if kind.needs_key() {
+    let path = request.uri().path();
+    let largest = limits::largest(path, api.options.max_letter_bytes);
+    let is_many = CLIENT_STREAMS.contains(&path);
+    let messages = if is_many { Messages::Many } else { Messages::One };
+    let terms = if kind.needs_key() {
         // The handler asks again, for the rights of the caller, and counts the call; the key is remembered meanwhile.
         let mut headers = HeaderMap::new();
         headers.extend(request.headers().get(AUTHORIZATION).map(|key| (AUTHORIZATION, key.clone())));
-        api.authenticator.credentials(&MetadataMap::from_headers(headers)).await?;
-    }
-    let path = request.uri().path();
-    let terms = Terms {
-        is_timed: !CLIENT_STREAMS.contains(&path),
-        max_message: (!kind.needs_key()).then_some(MAX_OPEN_MESSAGE),
+        let credentials = api.authenticator.credentials(&MetadataMap::from_headers(headers)).await?;
+        let share = Some(api.memory.share_of(credentials.caller.key_id));
+        Terms { messages, max_message: largest.request_bytes(), share, stop: None }
+    } else {
+        Terms { messages, max_message: MAX_OPEN_MESSAGE, share: None, stop: Some(api.stop.clone()) }
     };
-    let max_bytes = limits::largest(path, api.options.max_letter_bytes);
-    let (queue, turn) = unpacking.of_call();
-    let mut request = request.map(|body| Body::new(Intake::new(body, terms, &api.memory, queue)));
-    request.extensions_mut().insert(turn);
+    let (parts, body) = request.into_parts();
+    // What the request holds is held until it is answered, unless its handler takes it over.
+    let reception = Reception::new(body, terms, unpacking.queue());
+    let mut request = Request::from_parts(parts, Body::new(reception.clone()));
+    request.extensions_mut().insert(reception.clone());
     let Ok(response) = routes.call(request).await;
-    Ok(limits::translate_too_large(response, max_bytes))
+    Ok(limits::translate_too_large(response, largest))
 }

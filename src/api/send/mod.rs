@@ -22,6 +22,7 @@ use uuid::Uuid;
 use self::letter::Letter;
 use self::taking::Taking;
 use self::terms::Terms;
+use super::admission::Reception;
 use super::fields::{self, Violations};
 use super::page::{self, Page, Tokens};
 use super::proto::send_service_server::SendService;
@@ -61,7 +62,10 @@ impl SendService for Service {
         request: Request<SendMessageRequest>,
     ) -> Result<Response<SendMessageResponse>, Status> {
         let named = fields::site("parent", &request.get_ref().parent);
-        let held = self.0.memory.hold(request.get_ref().encoded_len())?;
+        let mut held = request.extensions().get().and_then(Reception::decoded);
+        if let Some(held) = &mut held {
+            held.shrink_to(request.get_ref().encoded_len());
+        }
         let (metadata, _, request) = request.into_parts();
         let SendMessageRequest { parent: _, message, request_id, validate_only, wait } = request;
         let said = |site: Option<&SiteId>| {

@@ -7,6 +7,7 @@ mod channels;
 mod deadlines;
 mod exchange;
 mod floods;
+mod memory;
 mod mutual;
 mod options;
 mod raw;
