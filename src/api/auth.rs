@@ -138,7 +138,7 @@ impl Authenticator {
             return Err(missing());
         };
         let Key { caller, last_use_time, create_time: _, revoke_time: _ } = key;
-        let is_due = last_use_time.is_none_or(|last| now - last >= USE_PRECISION);
+        let is_due = last_use_time.is_none_or(|last| self.store.clock().now() - last >= USE_PRECISION);
         if self.remember(hash, &caller, asked, is_due) {
             tokio::spawn(record_use(self.store.clone(), *hash));
         }

@@ -431,7 +431,10 @@ impl Drop for Postroom {
 async fn make_key(store: &Store, scope: Scope, roles: &[Role]) -> String {
     let key = new_key().expect("randomness");
     let caller = Caller::new(scope, roles.to_vec());
-    assert!(keys::create(store, &caller, &key_hash(key.expose())).await.expect("stored"), "its site is there");
+    assert!(
+        keys::create(store, &caller, &key_hash(key.expose())).await.expect("stored"),
+        "its site is there"
+    );
     String::from_utf8(key.expose().to_vec()).expect("ASCII")
 }
 

@@ -145,9 +145,12 @@ impl SettingsService for Service {
         request: Request<RestoreSettingsRequest>,
     ) -> Result<Response<RestoreSettingsResponse>, Status> {
         let named = fields::settings_site("name", &request.get_ref().name);
-        let (by, site) = self.0.admit(request.metadata(), Rpc::RestoreSettings.right(), named).await?;
-        let RestoreSettingsRequest { name: _, paths } = request.into_inner();
-        let restored = change::parse_restored(&paths)?;
+        let said = |_: Option<&SiteId>| {
+            let RestoreSettingsRequest { name: _, paths } = request.get_ref();
+            change::parse_restored(paths)
+        };
+        let right = Rpc::RestoreSettings.right();
+        let (by, site, restored) = self.0.admit_all(request.metadata(), right, named, said).await?;
         let api = Arc::clone(&self.0);
         let settings = to_the_end(async move { restore(&api, by.actor(), &site, &restored).await }).await?;
         Ok(Response::new(RestoreSettingsResponse { settings: Some(convert::settings(&settings)) }))

@@ -39,7 +39,10 @@ impl Person {
         let key = new_key().expect("randomness");
         let caller = Caller::new(scope, vec![role]);
         let store = postroom.store();
-        assert!(keys::create(&store, &caller, &key_hash(key.expose())).await.expect("stored"), "its site is there");
+        assert!(
+            keys::create(&store, &caller, &key_hash(key.expose())).await.expect("stored"),
+            "its site is there"
+        );
         store.close().await;
         let key = std::str::from_utf8(key.expose()).expect("ASCII");
         Self { id: caller.key_id, role, channel: postroom.channel(key) }

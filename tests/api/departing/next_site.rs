@@ -8,8 +8,7 @@ use postroom::api::proto::tail_log_entries_request::Start as TailStart;
 use postroom::api::proto::watch_events_request::Start as WatchStart;
 use postroom::api::proto::{
     GetMessageRequest, GetSettingsRequest, GetSiteRequest, ListAccountsRequest, ListLogsRequest,
-    SendMessageRequest, Sender,
-    Settings, TailLogEntriesRequest, WatchEventsRequest,
+    SendMessageRequest, Sender, Settings, TailLogEntriesRequest, WatchEventsRequest,
 };
 use postroom::domain::access::{Role, Scope};
 use tokio::sync::Notify;

@@ -10,8 +10,7 @@ mod rebinding;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use postroom::api::proto::accounts_service_client::AccountsServiceClient;
 use postroom::api::proto::check_account_request::Target;
@@ -195,7 +194,8 @@ async fn try_everything(calls: &Calls, left: &[Account], port: u16) {
 /// A listener that counts connections and ends them.
 struct Counter {
     address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
+    /// Who came.
+    accepted: Arc<Mutex<Vec<SocketAddr>>>,
     accepting: JoinHandle<()>,
 }
 
@@ -203,11 +203,12 @@ impl Counter {
     async fn bind(address: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
-        let accepted = Arc::new(AtomicUsize::new(0));
+        let accepted = Arc::<Mutex<Vec<_>>>::default();
         let counted = Arc::clone(&accepted);
         let accepting = tokio::spawn(async move {
-            while listener.accept().await.is_ok() {
-                counted.fetch_add(1, Ordering::SeqCst);
+            while let Ok((_, peer)) = listener.accept().await {
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                counted.lock().expect("no panic").push(peer);
             }
         });
         Ok(Self { address, accepted, accepting })
@@ -223,13 +224,13 @@ impl Counter {
 
     /// How many connections there were. One of our own is behind them in the queue: when it has come, all have.
     async fn connections(&self, own: SocketAddr) -> usize {
-        let before = self.accepted.load(Ordering::SeqCst);
-        let _own = TcpStream::connect(own).await.expect("a connection");
+        let own = TcpStream::connect(own).await.expect("a connection");
+        let own = own.local_addr().expect("an address");
         eventually("our own connection", async || {
-            (self.accepted.load(Ordering::SeqCst) > before).then_some(())
+            let accepted = self.accepted.lock().expect("no panic");
+            accepted.contains(&own).then(|| accepted.len() - 1)
         })
-        .await;
-        self.accepted.load(Ordering::SeqCst) - 1
+        .await
     }
 }
 
