@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use tonic::metadata::MetadataMap;
 
 use super::rate::Rate;
-use super::strangers::Strangers;
+use super::strangers::{KeyHash, Strangers, missing};
 use crate::domain::access::{Caller, is_key, key_hash};
 use crate::domain::audit::Actor;
 use crate::domain::error::{Problem, Reason};
@@ -25,8 +25,6 @@ const USE_PRECISION: Duration = Duration::from_mins(1);
 /// A stream asks so often whether its key still counts. With the time for which a good key is remembered, and the second
 /// within which this is noticed, a revoked one is dead within 5 s.
 pub(super) const KEY_CHECK: Duration = Duration::from_secs(1);
-
-pub(super) type KeyHash = [u8; 32];
 
 /// Finds out who calls.
 pub(super) struct Authenticator {
@@ -190,11 +188,4 @@ fn bearer(header: &str) -> Option<&str> {
     let (scheme, key) = header.split_once(' ')?;
     let key = key.trim();
     (scheme.eq_ignore_ascii_case("bearer") && is_key(key)).then_some(key)
-}
-
-pub(super) fn missing() -> Problem {
-    Problem::new(
-        Reason::KeyMissing,
-        "a valid access key is required: metadata `authorization: Bearer <key>`, made by `postroom key create`",
-    )
 }

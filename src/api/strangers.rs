@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 use tokio::sync::{Mutex as AsyncMutex, Semaphore, SemaphorePermit};
 
-use super::auth::{KeyHash, missing};
 use super::rate::Rate;
 use crate::domain::error::{Problem, Reason};
 use crate::store::{Store, keys};
@@ -29,6 +28,9 @@ const READ_AGAIN: Duration = Duration::from_secs(1);
 const MAX_KEYS: usize = 100_000;
 /// A key may be seen by others so long after the time that it bears: its transaction took so long.
 const COMMITTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// SHA-256 of a key.
+pub(super) type KeyHash = [u8; 32];
 
 /// What is known of keys that nobody presented here of late.
 pub(super) struct Strangers {
@@ -136,4 +138,12 @@ impl Existing {
 fn put_off(wait: Duration) -> Problem {
     let text = "too many calls come with keys that are not known here";
     Problem::new(Reason::RateLimited, text).retry_after(wait)
+}
+
+/// What answers who has no key, or one that does not count: the same words whatever is wrong with it.
+pub(super) fn missing() -> Problem {
+    Problem::new(
+        Reason::KeyMissing,
+        "a valid access key is required: metadata `authorization: Bearer <key>`, made by `postroom key create`",
+    )
 }

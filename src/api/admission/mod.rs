@@ -83,6 +83,8 @@ impl Admission {
     async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Status> {
         let Self { api, places, unpacking, routes } = self;
         let kind = Kind::of(request.uri().path());
+        // Reflection ends with its client. Who watches health is told that it falls, and let go after that.
+        let is_many = CLIENT_STREAMS.contains(&request.uri().path());
         let place = places.take(kind)?;
         let deadline = deadline::of(request.headers(), Instant::now())?;
         let work = pass(&api, kind, &unpacking, routes, request);
@@ -95,7 +97,7 @@ impl Admission {
             Kind::Call | Kind::Check => response,
             Kind::Stream => response.map(|body| Body::new(Answer::new(body, deadline, None, place))),
             Kind::Open => {
-                let stop = Some(api.stop.clone());
+                let stop = is_many.then(|| api.stop.clone());
                 response.map(|body| Body::new(Answer::new(body, deadline, stop, place)))
             }
         })
@@ -122,7 +124,8 @@ async fn pass(
         let share = Some(api.memory.share_of(credentials.caller.key_id));
         Terms { messages, max_message: largest.request_bytes(), share, stop: None }
     } else {
-        Terms { messages, max_message: MAX_OPEN_MESSAGE, share: None, stop: Some(api.stop.clone()) }
+        let stop = is_many.then(|| api.stop.clone());
+        Terms { messages, max_message: MAX_OPEN_MESSAGE, share: None, stop }
     };
     let (parts, body) = request.into_parts();
     // What the request holds is held until it is answered, unless its handler takes it over.
