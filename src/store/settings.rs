@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sqlx::{PgConnection, query, query_as};
+use sqlx::{PgConnection, PgExecutor, query, query_as};
 use time::OffsetDateTime;
 
 use super::{Store, StoreError, audit};
@@ -87,6 +87,14 @@ impl SettingsRow {
 /// # Errors
 /// When the database does not answer.
 pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, StoreError> {
+    read(&store.pool, site, &store.defaults).await
+}
+
+async fn read(
+    executor: impl PgExecutor<'_>,
+    site: &SiteId,
+    defaults: &EffectiveSettings,
+) -> Result<Option<Settings>, StoreError> {
     query_as!(
         SettingsRow,
         "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
@@ -96,9 +104,9 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
          where site_id = $1",
         site.as_str(),
     )
-    .fetch_optional(&store.pool)
+    .fetch_optional(executor)
     .await?
-    .map(|row| row.into_settings(site, &store.defaults))
+    .map(|row| row.into_settings(site, defaults))
     .transpose()
 }
 
@@ -136,20 +144,10 @@ async fn lock(
     site: &SiteId,
     defaults: &EffectiveSettings,
 ) -> Result<Option<Settings>, StoreError> {
-    query_as!(
-        SettingsRow,
-        "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
-                connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
-                max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time
-         from settings
-         where site_id = $1
-         for no key update",
-        site.as_str(),
-    )
-    .fetch_optional(connection)
-    .await?
-    .map(|row| row.into_settings(site, defaults))
-    .transpose()
+    query!("select from settings where site_id = $1 for no key update", site.as_str())
+        .fetch_optional(&mut *connection)
+        .await?;
+    read(connection, site, defaults).await
 }
 
 /// Stores settings that are locked; as a new version where something else `counts` then.
@@ -180,8 +178,7 @@ async fn put(
     } = stored;
     let intervals: Option<Vec<i64>> =
         retry_intervals.as_ref().map(|intervals| intervals.iter().map(|i| milliseconds(*i)).collect());
-    query_as!(
-        SettingsRow,
+    query!(
         "update settings
          set enabled = $3,
              connection_timeout_ms = $4,
@@ -201,10 +198,7 @@ async fn put(
              log_max_size_mib = $18,
              version = version + $2::boolean::integer,
              update_time = case when $2 then now() else update_time end
-         where site_id = $1
-         returning enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
-                   connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
-                   max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time",
+         where site_id = $1",
         site.as_str(),
         counts,
         *enabled,
@@ -224,9 +218,9 @@ async fn put(
         log_rewrite_period.map(RewritePeriod::name),
         log_max_size_mib.map(|size| i32::try_from(size).unwrap_or(i32::MAX)),
     )
-    .fetch_one(connection)
-    .await?
-    .into_settings(site, defaults)
+    .execute(&mut *connection)
+    .await?;
+    read(connection, site, defaults).await?.ok_or(StoreError::Corrupt("settings"))
 }
 
 /// Mail that waits for the pace of before asks again.

@@ -118,7 +118,7 @@ pub async fn body(
     let Lane { site, account } = lane;
     let body = query_as!(
         Body,
-        r#"select b.content, q.cancelled, 
+        r#"select b.content, q.cancelled,
                   -- Not where the account or the site is gone.
                   coalesce(a.active and s.version > 0 and coalesce(s.enabled, $6), false) as "may_send!",
                   coalesce(a.version, 0) as "account_version!", coalesce(s.version, 0) as "settings_version!"
