@@ -27,6 +27,8 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("POSTROOM_")) {
         command.env_remove(name);
     }
+    // Patience as of `cluster::patient`; an argument of the test's own comes before it.
+    command.env("POSTROOM_DB_ACQUIRE_TIMEOUT", humantime::format_duration(PATIENCE).to_string());
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.kill_on_drop(true);
     command

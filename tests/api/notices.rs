@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 use postroom::api::proto::log_entry::Kind;
 use postroom::api::proto::message::State;
 use postroom::api::proto::{Account, Limits, TailLogEntriesRequest, TailLogEntriesResponse};
-use postroom::domain::clock::Clock;
 use postroom::private_postgres;
-use postroom::store::Store;
 use tokio::time::timeout;
 use tonic::Streaming;
 
+use crate::cluster::open_store;
 use crate::desk::{FROM, count, start};
 use crate::eventually::eventually;
 use crate::scripted::Server;
@@ -103,7 +102,7 @@ async fn after_an_outage_of_the_database_word_comes_again() {
     let cluster = private_postgres::start(folder.path()).await.expect("a private PostgreSQL");
     let database_url = cluster.database_url();
     let (_keys, vault) = vault();
-    let store = Store::open(&database_url, vault, Clock::default()).expect("a store");
+    let store = open_store(&database_url, vault);
     store.migrate().await.expect("migrations");
     store.close().await;
     let options = Options { database_url: Some(database_url), ..Options::default() };

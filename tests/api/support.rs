@@ -1,13 +1,9 @@
-//! What the tests of this binary share: one private PostgreSQL, a database and a server for each test, typed clients.
+//! What the tests of this binary share: a server for each test, with a database of its own, and typed clients.
 
-use std::fmt::Debug;
 use std::path::PathBuf;
-use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use postroom::api::CheckLimits;
 use postroom::api::proto::account::Auth;
 use postroom::api::proto::accounts_service_client::AccountsServiceClient;
 use postroom::api::proto::logs_service_client::LogsServiceClient;
@@ -19,22 +15,14 @@ use postroom::api::proto::{
     ListLogEntriesRequest, LogEntry, Message, PasswordAuth, Security, SendMessageRequest, Settings,
     UpdateAccountRequest, UpdateSettingsRequest,
 };
-use postroom::app::{self, AppError, AppOptions};
-use postroom::config::EgressConfig;
+use postroom::app::{self, AppError};
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
-use postroom::domain::clock::Clock;
-use postroom::domain::settings::EffectiveSettings;
-use postroom::private_postgres::{self, PrivatePostgres};
 use postroom::shutdown::Shutdown;
-use postroom::smtp::egress::Policy;
-use postroom::smtp::{Floors, Names};
 use postroom::store::{Store, keys};
-use postroom::transport::TransportOptions;
 use postroom::vault::Vault;
 use prost_types::FieldMask;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
-use tokio::sync::OnceCell;
 use tokio::task::JoinHandle;
 use tonic::Status;
 use tonic::service::interceptor::InterceptedService;
@@ -44,95 +32,15 @@ use uuid::Uuid;
 pub(crate) use crate::calls::{
     Authorisation, Authorised, bad_fields, bare_channel, channel, download, patiently, reason, variable,
 };
+use crate::cluster::open_store;
+pub(crate) use crate::cluster::{cluster, database, vault};
+pub(crate) use crate::options::Options;
 use crate::scripted::Server as SmtpServer;
 
 /// The site that every server of a test has.
 pub(crate) const SITE: &str = "sites/shop";
 /// How long a test waits for what must happen, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Databases are copied from this one, whose schema is up to date.
-const TEMPLATE: &str = "template_postroom";
-
-/// The cluster of this test process; it ends with the process.
-pub(crate) async fn cluster() -> &'static PrivatePostgres {
-    static CLUSTER: OnceCell<PrivatePostgres> = OnceCell::const_new();
-    CLUSTER
-        .get_or_init(|| async {
-            let cluster = private_postgres::start_throwaway().await.expect("a private PostgreSQL");
-            cluster.create_database(TEMPLATE, None).await.expect("a template");
-            let (_keys, vault) = vault();
-            let store = Store::open(&cluster.url_of(TEMPLATE), vault, Clock::default()).expect("a store");
-            store.migrate().await.expect("migrations");
-            store.close().await;
-            cluster
-        })
-        .await
-}
-
-/// URL of a database of its own.
-pub(crate) async fn database() -> String {
-    static NUMBER: AtomicU32 = AtomicU32::new(0);
-    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-    let cluster = cluster().await;
-    cluster.create_database(&name, Some(TEMPLATE)).await.expect("a database");
-    cluster.url_of(&name)
-}
-
-/// A vault with a key of its own, and the folder that holds its file.
-pub(crate) fn vault() -> (TempDir, Arc<Vault>) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let vault = Vault::create_file(&folder.path().join("vault.keys")).expect("a vault");
-    (folder, Arc::new(vault))
-}
-
-/// What a test decides about its server.
-#[derive(Clone, Default)]
-pub(crate) struct Options {
-    /// Checks a minute; more than any test needs where none are given.
-    pub(crate) check_limits: Option<CheckLimits>,
-    /// CA file of the SMTP servers that the test runs.
-    pub(crate) ca_file: Option<PathBuf>,
-    /// Networks and hosts that accounts may not reach, and the only hosts they may.
-    pub(crate) egress_deny: &'static str,
-    pub(crate) egress_deny_hosts: &'static str,
-    pub(crate) egress_allow_hosts: &'static str,
-    /// Who knows the addresses of mail servers.
-    pub(crate) smtp_names: Names,
-    /// What mail servers always get of time.
-    pub(crate) smtp_floors: Floors,
-    /// Smallest retry interval.
-    pub(crate) retry_floor: Duration,
-    /// What counts for sites that set nothing.
-    pub(crate) settings_defaults: EffectiveSettings,
-    /// Networks that accounts may reach besides public ones; the loopback unless named.
-    pub(crate) egress_allow: Option<&'static str>,
-    /// Ports that accounts may reach; all unless named.
-    pub(crate) egress_ports: Option<&'static str>,
-    /// Largest letter in bytes; 40 MiB unless named.
-    pub(crate) max_letter_bytes: Option<usize>,
-    /// A database of the test's own, migrated; one of the shared cluster unless named.
-    pub(crate) database_url: Option<String>,
-    /// Connections of clients.
-    pub(crate) transport: TransportOptions,
-}
-
-impl Options {
-    fn policy(&self) -> Policy {
-        Policy {
-            allow: list(self.egress_allow.unwrap_or("127.0.0.0/8")),
-            deny: list(self.egress_deny),
-            ports: list(self.egress_ports.unwrap_or("1-65535")),
-            allow_hosts: list(self.egress_allow_hosts),
-            deny_hosts: list(self.egress_deny_hosts),
-        }
-    }
-}
-
-/// A list as an operator writes it.
-fn list<T: FromStr<Err: Debug>>(text: &str) -> Vec<T> {
-    text.split(',').filter(|item| !item.is_empty()).map(|item| item.parse().expect("an element")).collect()
-}
 
 /// A running Postroom with a database of its own, the site `shop`, and clients with an admin key.
 pub(crate) struct Postroom {
@@ -163,7 +71,7 @@ impl Postroom {
             None => database().await,
         };
         let (vault_folder, vault) = vault();
-        let store = Store::open(&database_url, Arc::clone(&vault), Clock::default()).expect("a store");
+        let store = open_store(&database_url, Arc::clone(&vault));
         let key = make_key(&store, Scope::AllSites, &[Role::Admin]).await;
         store.close().await;
         let shutdown = Shutdown::new();
@@ -186,24 +94,7 @@ impl Postroom {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         self.address = listener.local_addr().expect("an address").to_string();
         self.shutdown = Shutdown::new();
-        let options = AppOptions {
-            smtp_ca_file: self.options.ca_file.clone(),
-            egress: EgressConfig {
-                policy: self.options.policy(),
-                plaintext_auth_hosts: vec!["127.0.0.1".to_owned()],
-            },
-            smtp_names: self.options.smtp_names.clone(),
-            smtp_floors: self.options.smtp_floors,
-            retry_floor: self.options.retry_floor,
-            settings_defaults: self.options.settings_defaults.clone(),
-            max_letter_bytes: self.options.max_letter_bytes.unwrap_or(40 * 1024 * 1024),
-            check_limits: self
-                .options
-                .check_limits
-                .unwrap_or(CheckLimits { per_site: 10_000, per_host: 10_000 }),
-            transport: self.options.transport.clone(),
-            ..AppOptions::new(self.database_url.clone(), Arc::clone(&self.vault))
-        };
+        let options = self.options.for_server(&self.database_url, &self.vault);
         let running = app::run(listener, options, self.shutdown.clone());
         self.serving = Some(tokio::spawn(async move {
             let result = running.await;
@@ -243,7 +134,7 @@ impl Postroom {
 
     /// A store over the same database, for what cannot be seen from outside.
     pub(crate) fn store(&self) -> Store {
-        Store::open(&self.database_url, Arc::clone(&self.vault), Clock::default()).expect("a store")
+        open_store(&self.database_url, Arc::clone(&self.vault))
     }
 
     /// A new key.

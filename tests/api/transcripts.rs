@@ -16,6 +16,7 @@ use tokio::time::timeout;
 use tonic::{Status, Streaming};
 use uuid::Uuid;
 
+use crate::cluster::patient;
 use crate::desk::shop;
 use crate::support::{PATIENCE, Postroom, SITE};
 
@@ -55,8 +56,9 @@ pub(crate) struct Stepped {
 impl Stepped {
     pub(crate) fn over(postroom: &Postroom) -> Self {
         let clock = Clock::default();
-        let store = Store::open(&postroom.database_url, Arc::clone(&postroom.vault), clock.clone());
-        Self { store: store.expect("a store"), clock }
+        let (url, vault) = (&postroom.database_url, Arc::clone(&postroom.vault));
+        let store = Store::open_with(url, &patient(), vault, clock.clone()).expect("a store");
+        Self { store, clock }
     }
 
     /// Records a text at this time.

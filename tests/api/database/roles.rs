@@ -5,13 +5,13 @@ use std::process::Stdio;
 
 use postroom::api::proto::ClearLogRequest;
 use postroom::api::proto::message::State;
-use postroom::domain::clock::Clock;
-use postroom::store::{Store, StoreError, cleaning, closing, logs};
+use postroom::store::{StoreError, cleaning, closing, logs};
 use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tokio::process::Command;
 use uuid::Uuid;
 
 use crate::binary::run;
+use crate::cluster::open_store;
 use crate::desk::shop;
 use crate::scripted::ordinary::Behaviour;
 use crate::support::{Options, Postroom, cluster, letter, plain_account, vault, with_login};
@@ -150,7 +150,7 @@ async fn a_whole_life_under_the_lesser_role() {
 async fn the_lesser_role_changes_no_schema() {
     let prepared = prepare().await;
     let (_folder, vault) = vault();
-    let open = |url: &str| Store::open(url, vault.clone(), Clock::default()).expect("a store");
+    let open = |url: &str| open_store(url, vault.clone());
     let owner = open(&prepared.owner);
     owner.migrate().await.expect("the owner may");
     owner.close().await;

@@ -15,6 +15,7 @@ use super::{
     sealed, sealed_under, stderr, stdout,
 };
 use crate::binary::run_in;
+use crate::cluster::open_store;
 use crate::eventually::eventually;
 use crate::scripted::ordinary::Behaviour;
 use crate::support::{Postroom, SITE, plain_account, with_login};
@@ -218,15 +219,13 @@ async fn a_rotation_leaves_what_is_broken_and_goes_on_where_it_was_broken_off() 
 /// Somebody changes a password between its reading and its sealing: his word counts.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_password_that_was_changed_meanwhile_is_left_alone() {
-    use postroom::domain::clock::Clock;
-    use postroom::store::Store;
     use postroom::store::sealed::{self as stored, Column};
 
     let url = crate::support::database().await;
     let old = Vault::parse(K1.as_bytes()).expect("a vault");
     insert_accounts(&url, &old, "shop", 1..4, 25).await;
     let both = Arc::new(Vault::parse([K2, K1].concat().as_bytes()).expect("a vault"));
-    let store = Store::open(&url, both, Clock::default()).expect("a store");
+    let store = open_store(&url, both);
     let page = stored::page(&store, Column::AccountPassword, None, Some("k2"), 10).await.expect("a page");
     assert_eq!(page.len(), 3);
     execute(&url, "delete from accounts where account_id = 1").await;
