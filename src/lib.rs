@@ -31,7 +31,7 @@
 //!
 //! `SendMessage` reaches `api::send`, which asks `api::auth` for the caller, turns the request into a draft
 //! (`api::send::letter`), lets [`domain::routing`] choose the account and [`mime::compose`] make the bytes, and stores
-//! letter, bytes and a place in the queue by one statement, [`store::messages::take`]. The store says that the account
+//! letter, bytes and a place in the queue by one statement, [`store::taking::take`]. The store says that the account
 //! has due mail; `delivery::dispatch` wakes a worker, the worker claims under a lease ([`store::queue::claim`]), and
 //! `delivery::attempt` sends over an [`smtp::Session`], with no transaction open. Transcript and outcome go to the one
 //! recorder (`delivery::record`), which writes them in batches ([`store::logs::record`]) and wakes who waits: the

@@ -168,9 +168,14 @@ impl Api {
         if settings.enabled {
             return Ok(settings);
         }
-        let text = format!("{} is switched off in its settings", site.name());
-        Err(Problem::new(Reason::SiteDisabled, text).with("site", site.name()))
+        Err(disabled(site))
     }
+}
+
+/// What a call hears that needs a site which is switched off.
+fn disabled(site: &SiteId) -> Problem {
+    let text = format!("{} is switched off in its settings", site.name());
+    Problem::new(Reason::SiteDisabled, text).with("site", site.name())
 }
 
 /// Something that a request names, and the site it is of.

@@ -31,6 +31,11 @@ impl Signals {
         self.other_mail.swap(false, Ordering::Relaxed)
     }
 
+    /// Wakes another worker: there is more than one can do at once.
+    pub(super) fn wake(&self) {
+        self.due.notify_one();
+    }
+
     /// Idles until mail is due.
     pub(super) async fn idle(&self) {
         let _idling = Counted::new(&self.idle);

@@ -163,6 +163,7 @@ impl Dispatcher {
         crew.workers += 1;
         let worker = Worker {
             context: Arc::clone(&self.context),
+            counter: self.context.store.handover().serve(&lane, self.context.replica),
             lane,
             signals: Arc::clone(&crew.signals),
             calls: self.calls.clone(),

@@ -149,6 +149,7 @@ mod tests {
             eight_bit: false,
             utf8_headers: false,
             is_own: false,
+            ready: None,
         }
     }
 

@@ -65,6 +65,9 @@ impl Review {
 
     /// Gives back what nobody worked on at this look and at the one before.
     pub(super) async fn look(&mut self, context: &Context) {
+        if context.store.handover().take_doubt() {
+            context.leases.doubt();
+        }
         if !context.leases.in_doubt.load(Ordering::Relaxed) || self.last.elapsed() < LOOK {
             return;
         }

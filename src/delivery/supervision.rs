@@ -20,6 +20,7 @@ const RELEASE_RETRY: Duration = Duration::from_secs(1);
 /// other letters are handed back.
 pub(super) async fn supervise(worker: Worker) -> (Lane, End) {
     let (context, lane) = (Arc::clone(&worker.context), worker.lane.clone());
+    let counter = Arc::clone(&worker.counter);
     let (in_hand, holder) = (InHand::default(), Uuid::now_v7());
     // Ends with this supervisor: after the hard stop nothing is written to any server.
     let running = AbortOnDropHandle::new(tokio::spawn(worker.run(in_hand.clone(), holder)));
@@ -36,6 +37,9 @@ pub(super) async fn supervise(worker: Worker) -> (Lane, End) {
             End::Done
         }
     };
+    // What the last worker leaves at the counter is free for everybody.
+    let left = context.store.handover().leave(&lane, &counter);
+    context.hand_back(&lane, left.into(), Duration::ZERO).await;
     if end != End::NoConnection {
         release(&context, &lane, holder).await;
     }

@@ -16,7 +16,8 @@ use super::sender::Sender;
 use super::unopened::Unopened;
 use super::{Context, history};
 use crate::store::parking::Trouble;
-use crate::store::queue::{self, Body, Claim, Lane, Wanted};
+use crate::store::handover::Counter;
+use crate::store::queue::{self, Body, Claim, Lane, Ready, Wanted};
 use crate::store::{StoreError, connections, lanes, parking};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
@@ -37,6 +38,8 @@ pub(super) struct Worker {
     pub(super) signals: Arc<Signals>,
     /// Where to call for another worker.
     pub(super) calls: mpsc::Sender<Lane>,
+    /// Where letters lie that this process has just taken.
+    pub(super) counter: Arc<Counter>,
     /// Whether other accounts wait for a worker: then nobody lingers.
     pub(super) crowded: watch::Receiver<bool>,
     pub(super) stop: CancellationToken,
@@ -87,7 +90,7 @@ impl Worker {
         let mut connection = Connection::new(Arc::clone(&self.signals));
         let mut end = End::Done;
         let mut limit = if sender.pace().is_free() { BATCH } else { 1 };
-        while let Some(claims) = self.claim(&sender, holder, limit).await {
+        while let Some((claims, more)) = self.next(&sender, holder, limit).await {
             let probing = sender.account.parking.is_some();
             if claims.is_empty() {
                 if probing {
@@ -121,11 +124,12 @@ impl Worker {
                 self.context.hand_back(&self.lane, claims.into(), Duration::ZERO).await;
                 break;
             }
-            let is_backlog = claims.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
+            let is_backlog = more || claims.len() >= usize::try_from(limit).unwrap_or(usize::MAX);
             in_hand.put(claims);
             match self.work(&in_hand, holder, &mut sender, &mut connection, is_backlog).await {
                 Next::Claim(next) => {
                     limit = next.clamp(1, BATCH);
+                    self.mind_counter(&sender, &connection);
                     if probing && sender.account.parking.is_some() {
                         // There was nothing to send: the next letter tells.
                         self.put_probe_off(Duration::ZERO).await;
@@ -203,6 +207,35 @@ impl Worker {
             }
         };
         timeout(LINGER, woken).await.unwrap_or(false)
+    }
+
+    /// Has letters that this process takes handed over while they can go at once: what they need is known, and a session is
+    /// open.
+    fn mind_counter(&self, sender: &Sender, connection: &Connection) {
+        let is_ready = connection.is_open()
+            && sender.pace().is_free()
+            && !sender.is_in_trouble()
+            && !self.stop.is_cancelled();
+        if is_ready {
+            self.counter.open(sender.versions());
+        } else {
+            self.counter.close();
+        }
+    }
+
+    /// The next letters, those at the counter first, and whether more lie there; `None` when it is time to stop.
+    async fn next(&self, sender: &Sender, holder: Uuid, limit: u32) -> Option<(Vec<Claim>, bool)> {
+        if sender.account.parking.is_none() && !self.stop.is_cancelled() {
+            let (handed, more) = self.counter.take(usize::try_from(limit).unwrap_or(usize::MAX));
+            if !handed.is_empty() {
+                if more {
+                    self.signals.wake();
+                }
+                self.context.leases.took(&handed);
+                return Some((handed, more));
+            }
+        }
+        self.claim(sender, holder, limit).await.map(|claims| (claims, false))
     }
 
     /// The next letters; `None` when it is time to stop. Of a parked account one, as a probe, when its time has come.
@@ -314,6 +347,19 @@ impl Worker {
     /// Sends one letter.
     async fn send(&self, sender: &mut Sender, claim: Claim, connection: &mut Connection) -> Then {
         let Context { store, replica, .. } = &*self.context;
+        if let Some(ready) = claim.ready.clone().filter(Ready::is_fresh)
+            && sender.fits(&claim)
+        {
+            return match history::settled(claim, store.clock().now()) {
+                Ok(claim) => {
+                    attempt::run(&self.context, &self.lane, sender, claim, &ready.content, connection).await
+                }
+                Err(outcome) => {
+                    self.context.record(&self.lane, Some(outcome), None).await;
+                    Then::Skip
+                }
+            };
+        }
         let body = match queue::body(store, &self.lane, *replica, claim.message, claim.attempt).await {
             Ok(Some(body)) => body,
             // Deleted since it was claimed, its place in the queue with it.
@@ -373,8 +419,13 @@ impl Worker {
         if !(claim.mailing && self.signals.take_other_mail()) {
             return Some(claim);
         }
-        let others = self.claim_wanted(holder, Wanted::OtherMail, left.clamp(1, BATCH)).await;
-        let others = others.unwrap_or_default();
+        let most = left.clamp(1, BATCH);
+        let mut others = self.counter.take_other_mail(usize::try_from(most).unwrap_or(usize::MAX));
+        if others.is_empty() {
+            others = self.claim_wanted(holder, Wanted::OtherMail, most).await.unwrap_or_default();
+        } else {
+            self.context.leases.took(&others);
+        }
         in_hand.put_first(others);
         in_hand.front()
     }

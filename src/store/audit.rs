@@ -26,7 +26,7 @@ pub(super) async fn append(
 /// # Errors
 /// When the database does not answer.
 pub async fn note(store: &Store, site: &SiteId, note: &Note) -> Result<bool, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let exists = query_scalar!(
         r#"select exists (
                select from sites where site_id = $1 and delete_time is null

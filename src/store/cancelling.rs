@@ -29,7 +29,7 @@ pub async fn cancel(store: &Store, site: &SiteId, message: Uuid) -> Result<Cance
 }
 
 async fn cancel_once(store: &Store, site: &SiteId, message: Uuid) -> Result<Cancelled, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let Some(letter) = closing::lock(&mut transaction, site, &[message]).await?.pop() else {
         return Ok(Cancelled::NotFound);
     };
@@ -87,7 +87,7 @@ async fn cancel_group_once(
     selection: &Selection,
     ids: &[Uuid],
 ) -> Result<u64, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let mut letters = closing::lock(&mut transaction, site, ids).await?;
     letters.retain(|letter| match (letter.state, &letter.place) {
         (MessageState::Queued, Some(place)) if place.under_way => {

@@ -1,6 +1,9 @@
 //! What the choice of account chooses from: one indexed query, however many accounts a site has.
 
-use sqlx::{PgExecutor, query_as};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use sqlx::{PgConnection, PgExecutor, query, query_as};
 
 use super::{Store, StoreError};
 use crate::domain::account::Origin;
@@ -48,6 +51,57 @@ pub async fn list(
     owners: Owners<'_>,
 ) -> Result<Vec<Candidate>, StoreError> {
     within(&store.pool, site, sender_key, owners).await
+}
+
+/// Whose accounts with which address are asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Asked<'a> {
+    /// The site.
+    pub(super) site: &'a SiteId,
+    /// The key of the address.
+    pub(super) sender_key: &'a str,
+    /// Who may use them; empty for the site itself.
+    pub(super) user: &'a str,
+}
+
+/// The accounts for each of these, by id, as of [`Owners::UsableBy`]; nothing for those that have none.
+pub(super) async fn of_all<'a>(
+    connection: &mut PgConnection,
+    asked: BTreeSet<Asked<'a>>,
+) -> Result<BTreeMap<Asked<'a>, Arc<[Candidate]>>, StoreError> {
+    let asked: Vec<Asked<'a>> = asked.into_iter().collect();
+    let sites: Vec<&str> = asked.iter().map(|asked| asked.site.as_str()).collect();
+    let keys: Vec<&str> = asked.iter().map(|asked| asked.sender_key).collect();
+    let users: Vec<&str> = asked.iter().map(|asked| asked.user).collect();
+    let rows = query!(
+        r#"select n.place as "place!", a.account_id, a.sender_name, a.active, a.origin, a.user_id, a.shared, a.mailings_first
+           from unnest($1::text[], $2::text[], $3::text[]) with ordinality as n (site_id, sender_key, user_id, place)
+           join accounts a on a.site_id = n.site_id
+                          and a.sender_key = n.sender_key
+                          and (a.origin = 'admin' or a.shared or a.user_id = n.user_id)
+           order by n.place, a.account_id"#,
+        &sites as &[&str],
+        &keys as &[&str],
+        &users as &[&str],
+    )
+    .fetch_all(connection)
+    .await?;
+    let mut found: BTreeMap<Asked<'a>, Vec<Candidate>> = BTreeMap::new();
+    for row in rows {
+        let number = usize::try_from(row.place).ok().and_then(|place| place.checked_sub(1));
+        let of = number.and_then(|number| asked.get(number)).ok_or(StoreError::Corrupt("place"))?;
+        let candidate = CandidateRow {
+            account_id: row.account_id,
+            sender_name: row.sender_name,
+            active: row.active,
+            origin: row.origin,
+            user_id: row.user_id,
+            shared: row.shared,
+            mailings_first: row.mailings_first,
+        };
+        found.entry(*of).or_default().push(candidate.try_into()?);
+    }
+    Ok(found.into_iter().map(|(asked, candidates)| (asked, candidates.into())).collect())
 }
 
 /// The same inside a transaction.

@@ -286,7 +286,7 @@ async fn expire_once(
         return Ok(0);
     }
     let ids: Vec<Uuid> = overdue.keys().copied().collect();
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let letters = lock(&mut transaction, site, &ids).await?;
     // Looked at again now that nobody else can change them.
     let over = letters.into_iter().filter_map(|letter| {

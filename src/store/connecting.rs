@@ -6,7 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Executor, PgConnection, PgPool, query_scalar};
+use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction, query_scalar};
 
 use super::StoreError;
 
@@ -60,7 +60,8 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
             .max_connections(*connections.end())
             .acquire_timeout(*acquire_timeout)
             .test_before_acquire(false)
-            .before_acquire(|connection, _| Box::pin(clean(connection)))
+            .after_connect(|connection, _| Box::pin(writable(connection)))
+            .before_acquire(|connection, met| Box::pin(clean(connection, met.idle_for)))
             .connect_lazy_with(options.clone())
     };
     Ok(Pools {
@@ -103,16 +104,41 @@ fn is_here(host: &str) -> bool {
         || literal.is_ok_and(|address| address.to_canonical().is_loopback())
 }
 
-/// Makes a pooled connection fit for use again, before every use.
-///
-/// sqlx 0.9.0 leaves a transaction open when the future of `begin()` is dropped at the wrong moment; what runs on that
-/// connection next seems to succeed and is never committed (launchbadge/sqlx#4385). ROLLBACK ends such a transaction.
-/// A connection to a server that became a standby is evicted.
-async fn clean(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    connection.execute("rollback").await?;
+/// Refuses a connection to a standby: nothing can be written there. A server that becomes one begins anew, and ends those it has.
+async fn writable(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let read_only =
         query_scalar!(r#"select pg_is_in_recovery() as "read_only!""#).fetch_one(connection).await?;
-    Ok(!read_only)
+    if read_only { Err(sqlx::Error::Protocol("the database server is a standby".to_owned())) } else { Ok(()) }
+}
+
+/// A connection that was used so lately is used again as it is: under load a question before each statement would cost as
+/// much as the statement. One that died meanwhile fails its statement, as it would have a moment later.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// Whether a pooled connection that lay idle for so long is alive, and fit for use again.
+///
+/// The ROLLBACK is a second line of defence. sqlx 0.9.0 leaves a transaction open when the future of `begin()` is dropped
+/// at the wrong moment, and what runs on that connection next seems to succeed and is never committed
+/// (launchbadge/sqlx#4385); [`begin`] does not let it come to that.
+async fn clean(connection: &mut PgConnection, idle_for: Duration) -> Result<bool, sqlx::Error> {
+    if idle_for >= FRESH {
+        connection.execute("rollback").await?;
+    }
+    Ok(true)
+}
+
+/// Begins a transaction, in a task of its own that goes on to its end where the caller is dropped: then the transaction is
+/// known to be open, and rolled back.
+pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+    let pool = pool.clone();
+    match tokio::spawn(async move { pool.begin().await }).await {
+        Ok(begun) => begun,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is ending.
+            Err(_cancelled) => Err(sqlx::Error::PoolClosed),
+        },
+    }
 }
 
 #[cfg(test)]

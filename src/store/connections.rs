@@ -10,7 +10,7 @@ use super::{Store, StoreError};
 
 /// A replica that is silent for so long has no sessions any more: without the store it can send no further letter. Much
 /// shorter than a lease, so that an account does not stand still after a crash.
-const SILENCE: Duration = Duration::from_secs(5);
+pub(super) const SILENCE: Duration = Duration::from_secs(5);
 /// Two workers that begin at the same time may pick the same slot; one of them looks again.
 const TRIES: usize = 3;
 

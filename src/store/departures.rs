@@ -45,7 +45,7 @@ pub async fn begin(store: &Store, site: &SiteId, force: bool) -> Result<Begun, S
 }
 
 async fn begin_once(store: &Store, site: &SiteId, force: bool) -> Result<Begun, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // Settings and keys before the site, as those lock them who change one and note it. Without settings nothing is
     // claimed, sent or noted.
     let settings = query!("delete from settings where site_id = $1", site.as_str());
@@ -53,7 +53,7 @@ async fn begin_once(store: &Store, site: &SiteId, force: bool) -> Result<Begun, 
         return Ok(Begun::NotFound);
     }
     query!("delete from keys where site_id = $1", site.as_str()).execute(&mut *transaction).await?;
-    // Waits for letters that are just being accepted (`for key share` in messages::take), and holds off others.
+    // Waits for letters that are just being accepted (`for key share` in taking), and holds off others.
     query!("select from sites where site_id = $1 for update", site.as_str())
         .fetch_one(&mut *transaction)
         .await?;
@@ -311,7 +311,7 @@ async fn small_tables(store: &Store, site: &SiteId) -> Result<(), StoreError> {
 /// Deletes the site itself, if nothing is left of which there may be much, with the rest by the foreign keys. Remembers
 /// which ids were given.
 async fn close(store: &Store, site: &SiteId) -> Result<bool, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // A key that was made beside the mark.
     query!("delete from keys where site_id = $1", site.as_str()).execute(&mut *transaction).await?;
     let closed = query!(

@@ -80,7 +80,7 @@ pub async fn create(store: &Store, caller: &Caller, hash: &[u8; 32]) -> Result<b
     let last = note_to_most(store, &caller.scope, &note).await?;
     let Caller { key_id, scope, roles, expire_time, calls_per_second } = caller;
     let roles: Vec<String> = roles.iter().map(|role| role.name().to_owned()).collect();
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     if let Scope::Site(site) = scope {
         // One that goes takes its keys with it; the next of its id is not for this one.
         let there = query!(
@@ -203,7 +203,7 @@ pub async fn revoke(store: &Store, key_id: Uuid) -> Result<bool, StoreError> {
     let Some(scope) = found.as_deref().map(scope_of).transpose()? else { return Ok(false) };
     let note = Note { by: Actor::CommandLine, deed: Deed::RevokeKey { key: key_id, scope: scope.clone() } };
     let last = note_to_most(store, &scope, &note).await?;
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let revoked =
         query!("update keys set revoke_time = now() where key_id = $1 and revoke_time is null", key_id)
             .execute(&mut *transaction)
@@ -229,7 +229,7 @@ async fn note_to_most(store: &Store, scope: &Scope, note: &Note) -> Result<Vec<S
         last.id.as_str().clone_into(&mut after);
         let earlier = std::mem::replace(&mut page, next.into_iter().map(|site| site.id).collect());
         if !earlier.is_empty() {
-            let mut transaction = store.pool.begin().await?;
+            let mut transaction = store.begin().await?;
             append_to(&mut transaction, &store.clock, &earlier, note).await?;
             transaction.commit().await?;
         }

@@ -50,7 +50,7 @@ pub(super) async fn resume(
 /// # Errors
 /// When the database does not answer.
 pub async fn resume_now(store: &Store, site: &SiteId, account: i64) -> Result<(), StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     resume(&mut transaction, site, account).await?;
     transaction.commit().await?;
     tell_resumed(store, site, account);

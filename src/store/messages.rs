@@ -1,77 +1,15 @@
-//! Letters: taken in one statement with their body and their place in the queue, found, listed.
+//! Letters: found, listed.
 
 use sqlx::types::Json;
-use sqlx::{PgExecutor, query, query_as, query_scalar};
+use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::error::violated_constraint;
-use super::queue::{Lane, interval};
+use super::queue::interval;
 use super::replicas::LEASE;
 use super::{Store, StoreError};
 use crate::domain::message::{Attempt, Message, MessageState, Recipient};
 use crate::domain::site::SiteId;
-
-/// A letter that is about to be taken.
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "facts that are independent of one another, as the table has them"
-)]
-#[derive(Debug)]
-pub struct NewMessage<'a> {
-    /// Whose it is.
-    pub site: &'a SiteId,
-    /// Its id, a `UUIDv7`.
-    pub id: Uuid,
-    /// The account that was chosen.
-    pub account: i64,
-    /// From, as the caller gave it.
-    pub from_address: &'a str,
-    /// The envelope sender.
-    pub envelope_sender: &'a str,
-    /// The Message-ID header.
-    pub rfc_message_id: &'a str,
-    /// Recipients, all pending.
-    pub recipients: &'a [Recipient],
-    /// The exact bytes.
-    pub content: &'a [u8],
-    /// Whether the content has bytes above 127.
-    pub eight_bit: bool,
-    /// Whether the header section has.
-    pub utf8_headers: bool,
-    /// Whether it is part of a mailing.
-    pub mailing: bool,
-    /// On whose behalf; empty for the site itself.
-    pub user: &'a str,
-    /// Whether it is a letter of Postroom's own, whose content is never shown.
-    pub is_own: bool,
-    /// Whether the sender gets a copy; he is among the recipients then.
-    pub copy_to_sender: bool,
-    /// Not sent before.
-    pub send_time: Option<OffsetDateTime>,
-    /// Not sent after.
-    pub expire_time: Option<OffsetDateTime>,
-    /// The caller's tags.
-    pub tags: &'a [String],
-    /// The caller's request id and the MAC of the request's content.
-    pub request: Option<(&'a str, &'a [u8])>,
-}
-
-/// What became of an attempt to take a letter.
-#[derive(Debug)]
-pub enum Taken {
-    /// Stored durably.
-    Stored,
-    /// The account that was chosen is no longer there or no longer active: choose again.
-    AccountChanged,
-    /// The request id was used before, for this letter and for content with this MAC.
-    RequestKnown {
-        /// The letter of then.
-        message: Uuid,
-        /// The MAC of then.
-        mac: Vec<u8>,
-    },
-}
 
 /// Which letters to list.
 #[derive(Clone, Debug, Default)]
@@ -138,117 +76,6 @@ impl MessageRow {
             size_bytes: self.size_bytes,
         })
     }
-}
-
-/// Stores a letter, its body and its place in the queue: one statement, one commit.
-///
-/// # Errors
-/// When the database does not answer.
-pub async fn take(store: &Store, message: &NewMessage<'_>) -> Result<Taken, StoreError> {
-    match insert(&store.pool, message).await {
-        Ok(true) => {
-            tell_due(store, message);
-            Ok(Taken::Stored)
-        }
-        Ok(false) => Ok(Taken::AccountChanged),
-        Err(error) => {
-            if let (Some("messages_by_request"), Some((request_id, _))) =
-                (violated_constraint(&error), message.request)
-                && let Some((message, mac)) = find_by_request(store, message.site, request_id).await?
-            {
-                return Ok(Taken::RequestKnown { message, mac });
-            }
-            Err(error.into())
-        }
-    }
-}
-
-/// Tells this process that a letter waits, if it is due; call it when the letter is committed.
-pub(super) fn tell_due(store: &Store, message: &NewMessage<'_>) {
-    if message.send_time.is_some_and(|time| time > store.clock().now()) {
-        return;
-    }
-    let lane = Lane { site: message.site.clone(), account: message.account };
-    store.changes.tell_due(lane, !message.mailing);
-}
-
-/// Stores a letter, its body and its place in the queue, maybe inside a transaction; whether its account is still there
-/// and active.
-pub(super) async fn insert(
-    executor: impl PgExecutor<'_>,
-    message: &NewMessage<'_>,
-) -> Result<bool, sqlx::Error> {
-    let NewMessage {
-        site,
-        id,
-        account,
-        from_address,
-        envelope_sender,
-        rfc_message_id,
-        recipients,
-        content,
-        eight_bit,
-        utf8_headers,
-        mailing,
-        user,
-        is_own,
-        copy_to_sender,
-        send_time,
-        expire_time,
-        tags,
-        request,
-    } = *message;
-    // `for key share` holds off a concurrent delete of the account or the site, not a change of them.
-    let stored = query_scalar!(
-        "with account as (
-             select a.account_id
-             from accounts a
-             join sites s on s.site_id = a.site_id and s.delete_time is null
-             where a.site_id = $1
-               and a.account_id = $3
-               and a.active
-             for key share of a, s
-         ), message as (
-             insert into messages (
-                 site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients,
-                 size_bytes, eight_bit, utf8_headers, request_id, request_mac, mailing, user_id, is_own,
-                 copy_to_sender, send_time, expire_time, tags
-             )
-             select $1, $2, account_id, $4, $5, $6, $7, octet_length($8::bytea), $9, $10, $11, $12, $13, $14, $15,
-                    $16, $17, $18, $19
-             from account
-             returning message_id
-         ), body as (
-             insert into message_bodies (site_id, message_id, content) select $1, message_id, $8::bytea from message
-         ), queued as (
-             insert into queue (site_id, message_id, account_id, mailing, due, first_due, expire_time)
-             select $1, message_id, $3, $13, greatest(now(), $17), greatest(now(), $17), $18
-             from message
-         )
-         select message_id from message",
-        site.as_str(),
-        id,
-        account,
-        from_address,
-        envelope_sender,
-        rfc_message_id,
-        Json(recipients) as _,
-        content,
-        eight_bit,
-        utf8_headers,
-        request.map(|(id, _)| id),
-        request.map(|(_, mac)| mac),
-        mailing,
-        user,
-        is_own,
-        copy_to_sender,
-        send_time,
-        expire_time,
-        tags,
-    )
-    .fetch_optional(executor)
-    .await?;
-    Ok(stored.is_some())
 }
 
 /// The letter that was taken by this request, and the MAC of the request's content.

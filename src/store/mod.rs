@@ -14,6 +14,8 @@ pub mod contents;
 pub mod departures;
 mod error;
 pub mod events;
+mod gathering;
+pub mod handover;
 pub mod keys;
 pub mod lanes;
 mod lines;
@@ -28,6 +30,7 @@ pub mod queue;
 pub mod replicas;
 pub mod rerouting;
 pub mod retrying;
+pub mod routes;
 mod schema;
 pub mod sealed;
 pub mod selection;
@@ -35,14 +38,18 @@ pub mod sender_codes;
 pub mod senders;
 pub mod settings;
 pub mod sites;
+pub mod taking;
 pub mod usable;
 mod word;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use sqlx::{PgPool, query_scalar};
+use sqlx::{PgPool, Postgres, Transaction, query_scalar};
 
 use self::changes::Changes;
+use self::gathering::Gatherer;
+use self::handover::Handover;
+use self::queue::Horizons;
 pub use self::connecting::PoolLimits;
 use self::connecting::Pools;
 pub use self::error::StoreError;
@@ -66,6 +73,27 @@ pub struct Store {
     defaults: Arc<EffectiveSettings>,
     /// What was just added to logs that somebody follows.
     recent: Arc<logs::Recent>,
+    handover: Arc<Handover>,
+    horizons: Arc<Horizons>,
+    gatherers: Arc<OnceLock<Gatherers>>,
+}
+
+/// What is gathered into groups.
+struct Gatherers {
+    routes: Gatherer<routes::Question, Option<routes::Route>>,
+    letters: Gatherer<taking::NewMessage, taking::Grouped>,
+}
+
+impl Gatherers {
+    fn start(store: &Store) -> Self {
+        // One that holds no end of these: they end with the last store that does.
+        let inner = Store { gatherers: Arc::default(), ..store.clone() };
+        let of_letters = inner.clone();
+        Self {
+            routes: Gatherer::start(move |questions| routes::answer(inner.clone(), questions)),
+            letters: Gatherer::start(move |letters| taking::answer(of_letters.clone(), letters)),
+        }
+    }
 }
 
 impl Store {
@@ -97,6 +125,9 @@ impl Store {
             changes: Arc::default(),
             defaults: Arc::default(),
             recent: Arc::default(),
+            handover: Arc::default(),
+            horizons: Arc::default(),
+            gatherers: Arc::default(),
         })
     }
 
@@ -124,6 +155,16 @@ impl Store {
         &self.changes
     }
 
+    /// The counters at which letters are handed from those who take them to those who send them.
+    #[must_use]
+    pub fn handover(&self) -> &Handover {
+        &self.handover
+    }
+
+    fn gatherers(&self) -> &Gatherers {
+        self.gatherers.get_or_init(|| Gatherers::start(self))
+    }
+
     /// What counts for sites that have set nothing.
     #[must_use]
     pub fn defaults(&self) -> &EffectiveSettings {
@@ -144,6 +185,11 @@ impl Store {
         let now = query_scalar!(r#"select clock_timestamp() as "now!""#).fetch_one(&self.pulse).await?;
         self.clock.set(now);
         Ok(())
+    }
+
+    /// Begins a transaction; the only way to do so.
+    async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        connecting::begin(&self.pool).await
     }
 
     /// Closes every connection, waiting for those in use.

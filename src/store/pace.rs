@@ -1,6 +1,6 @@
 //! The pace of accounts: slots for transactions, taken in the database, so that all replicas together keep the limits.
 
-use sqlx::{Connection, PgConnection, query};
+use sqlx::{PgConnection, query};
 use time::OffsetDateTime;
 
 use super::queue::{Lane, interval};
@@ -12,8 +12,7 @@ use crate::domain::pace::{DAY, HOUR, MINUTE, Pace, Request, Turn, Usage, Used};
 /// # Errors
 /// When the database does not answer.
 pub async fn take(store: &Store, lane: &Lane, pace: &Pace, request: Request) -> Result<Turn, StoreError> {
-    let mut connection = store.pool.acquire().await?;
-    let mut transaction = connection.begin().await?;
+    let mut transaction = store.begin().await?;
     // Locks the account's row: whoever comes second counts what the first one took. The time is asked for behind that.
     let row = query!(
         r#"insert into lanes as l (site_id, account_id)

@@ -71,7 +71,7 @@ pub async fn note(
     backoff: Backoff,
     jitter: f64,
 ) -> Result<(), StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // Gone with the account where that was deleted. Who changes it at this moment is waited for: his is the last word.
     let row = query!(
         "insert into lanes as l (site_id, account_id, failures)

@@ -49,8 +49,8 @@ async fn delete_once(
     priority: AccountPriority,
     note: &Note,
 ) -> Result<Deleted, StoreError> {
-    let mut transaction = store.pool.begin().await?;
-    // Locks out letters that are just being accepted for it (`for key share` in messages::take).
+    let mut transaction = store.begin().await?;
+    // Locks out letters that are just being accepted for it (`for key share` in taking).
     let locked = query_scalar!(
         "select account_id
          from accounts

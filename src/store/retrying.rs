@@ -113,7 +113,7 @@ async fn retry_group_once(
     states: &[MessageState],
     priority: AccountPriority,
 ) -> Result<Vec<Retried>, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // Holds off who deletes the site, and has counted what waits; there is nothing to retry where somebody has.
     let site_stays = query_scalar!(
         "select site_id from sites where site_id = $1 and delete_time is null for key share",

@@ -6,7 +6,7 @@ use sqlx::{PgConnection, PgExecutor, query, query_as, query_scalar};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::messages::{self, NewMessage};
+use super::taking::{self, NewMessage};
 use super::{Store, StoreError, sender_codes};
 use crate::domain::address::Address;
 use crate::domain::secret::Secret;
@@ -33,7 +33,7 @@ pub struct NewCode<'a> {
     /// The code.
     pub code: &'a Secret,
     /// The letter that brings it.
-    pub letter: &'a NewMessage<'a>,
+    pub letter: &'a NewMessage,
 }
 
 /// What became of an attempt to create a sender.
@@ -197,7 +197,7 @@ async fn find_request(
 /// When the database does not answer.
 pub async fn create(store: &Store, new: &NewSender<'_>) -> Result<Created, StoreError> {
     let NewSender { site, wish, code, request } = *new;
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // One at a time within a site, so that codes are counted right; `no key` lets everything else of the site go on.
     let known = query!(
         "select from sites where site_id = $1 and delete_time is null for no key update",
@@ -219,7 +219,7 @@ pub async fn create(store: &Store, new: &NewSender<'_>) -> Result<Created, Store
             return Ok(Created::TooManyCodes(wait));
         }
         sender_codes::save(&mut transaction, store, &saved, code).await?;
-        if !messages::insert(&mut *transaction, code.letter).await? {
+        if taking::insert(&mut *transaction, code.letter).await?.is_none() {
             return Ok(Created::AccountChanged);
         }
     }
@@ -236,7 +236,7 @@ pub async fn create(store: &Store, new: &NewSender<'_>) -> Result<Created, Store
     }
     transaction.commit().await?;
     if let Some(code) = code {
-        messages::tell_due(store, code.letter);
+        taking::tell_due(store, code.letter);
     }
     Ok(Created::Saved(saved))
 }

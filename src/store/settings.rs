@@ -1,5 +1,6 @@
 //! Settings of sites.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{PgConnection, PgExecutor, query, query_as};
@@ -15,6 +16,7 @@ use crate::domain::settings::{
 use crate::domain::site::SiteId;
 
 struct SettingsRow {
+    site_id: String,
     enabled: Option<bool>,
     user_accounts_enabled: Option<bool>,
     require_confirmed_sender: Option<bool>,
@@ -38,6 +40,7 @@ struct SettingsRow {
 impl SettingsRow {
     fn into_settings(self, site: &SiteId, defaults: &EffectiveSettings) -> Result<Settings, StoreError> {
         let Self {
+            site_id: _,
             enabled,
             user_accounts_enabled,
             require_confirmed_sender,
@@ -90,24 +93,46 @@ pub async fn find(store: &Store, site: &SiteId) -> Result<Option<Settings>, Stor
     read(&store.pool, site, &store.defaults).await
 }
 
+/// The settings of these sites, as far as they exist.
+pub(super) async fn of_sites(
+    connection: &mut PgConnection,
+    sites: &BTreeSet<&SiteId>,
+    defaults: &EffectiveSettings,
+) -> Result<Vec<Settings>, StoreError> {
+    let sites: Vec<&SiteId> = sites.iter().copied().collect();
+    read_all(connection, &sites, defaults).await
+}
+
 async fn read(
     executor: impl PgExecutor<'_>,
     site: &SiteId,
     defaults: &EffectiveSettings,
 ) -> Result<Option<Settings>, StoreError> {
-    query_as!(
+    Ok(read_all(executor, &[site], defaults).await?.pop())
+}
+
+async fn read_all(
+    executor: impl PgExecutor<'_>,
+    sites: &[&SiteId],
+    defaults: &EffectiveSettings,
+) -> Result<Vec<Settings>, StoreError> {
+    let ids: Vec<&str> = sites.iter().map(|site| site.as_str()).collect();
+    let rows = query_as!(
         SettingsRow,
-        "select enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
+        "select site_id, enabled, user_accounts_enabled, require_confirmed_sender, account_priority, send_test_on_save,
                 connection_timeout_ms, save_logs, log_level, log_rewrite_period, log_max_size_mib, retry_intervals_ms,
                 max_messages_per_batch, min_batch_interval_ms, send_in_parts, on_uncertain, message_retention_ms, version, update_time
          from settings
-         where site_id = $1",
-        site.as_str(),
+         where site_id = any($1::text[])",
+        &ids as &[&str],
     )
-    .fetch_optional(executor)
-    .await?
-    .map(|row| row.into_settings(site, defaults))
-    .transpose()
+    .fetch_all(executor)
+    .await?;
+    let of_row = |row: SettingsRow| {
+        let site = sites.iter().find(|site| site.as_str() == row.site_id);
+        row.into_settings(site.ok_or(StoreError::Corrupt("site id"))?, defaults)
+    };
+    rows.into_iter().map(of_row).collect()
 }
 
 /// Changes what a site has set by `edit`, and notes which fields changed; `None` where there is no such site. Where the
@@ -121,7 +146,7 @@ pub async fn change<E: From<StoreError>>(
     edit: impl FnOnce(&Settings) -> Result<StoredSettings, E>,
     note: impl FnOnce(&[SettingsField]) -> Note,
 ) -> Result<Option<Settings>, E> {
-    let mut transaction = store.pool.begin().await.map_err(StoreError::from)?;
+    let mut transaction = store.begin().await.map_err(StoreError::from)?;
     let Some(before) = lock(&mut transaction, site, &store.defaults).await? else { return Ok(None) };
     let stored = edit(&before)?;
     if stored == before.stored {

@@ -15,7 +15,7 @@ use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::domain::message::{Recipient, RecipientKind};
 use postroom::domain::site::SiteId;
 use postroom::store::keys;
-use postroom::store::messages::{self, NewMessage, Taken};
+use postroom::store::taking::{self, NewMessage, Taken};
 use sqlx::Connection as _;
 use tokio::time::timeout;
 use tonic::{Code, Status, Streaming};
@@ -119,30 +119,28 @@ async fn send(postroom: &Postroom, recipient: &str) -> String {
 async fn send_tagged(postroom: &Postroom, recipient: &str, tags: &[&str]) -> String {
     let (store, site) = (postroom.store(), SiteId::parse("shop").expect("a site"));
     let id = Uuid::now_v7();
-    let recipients = [Recipient::new(recipient.to_owned(), recipient.to_owned(), RecipientKind::To)];
-    let tags: Vec<String> = tags.iter().map(ToString::to_string).collect();
     let message = NewMessage {
-        site: &site,
+        site,
         id,
         account: 1,
-        from_address: FROM,
-        envelope_sender: FROM,
-        rfc_message_id: "<tagged@example.com>",
-        recipients: &recipients,
-        content: b"Subject: tagged\r\n\r\nHello.\r\n",
+        from_address: FROM.to_owned(),
+        envelope_sender: FROM.to_owned(),
+        rfc_message_id: "<tagged@example.com>".to_owned(),
+        recipients: vec![Recipient::new(recipient.to_owned(), recipient.to_owned(), RecipientKind::To)],
+        content: "Subject: tagged\r\n\r\nHello.\r\n".into(),
         eight_bit: false,
         utf8_headers: false,
         mailing: false,
-        user: "",
+        user: String::new(),
         is_own: false,
         copy_to_sender: false,
         send_time: None,
         expire_time: None,
-        tags: &tags,
+        tags: tags.iter().map(ToString::to_string).collect(),
         request: None,
     };
-    let taken = messages::take(&store, &message).await.expect("stored");
-    assert!(matches!(taken, Taken::Stored), "{taken:?}");
+    let taken = taking::take(&store, &message).await.expect("stored");
+    assert!(matches!(taken, Taken::Stored(_)), "{taken:?}");
     store.close().await;
     format!("{SITE}/messages/{id}")
 }

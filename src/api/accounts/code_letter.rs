@@ -14,7 +14,7 @@ use crate::domain::site::SiteId;
 use crate::mime::Content;
 use crate::mime::compose::{self, Composed};
 use crate::store::candidates::{self, Owners};
-use crate::store::messages::NewMessage;
+use crate::store::taking::NewMessage;
 use crate::store::sites;
 
 /// A letter of our own from an address to itself, ready to be taken.
@@ -98,26 +98,26 @@ impl<'a> CodeLetter<'a> {
     }
 
     /// The letter as it is taken.
-    pub(super) fn message(&self) -> NewMessage<'_> {
+    pub(super) fn message(self) -> NewMessage {
         let Self { site, id, account, from_address, address, user, recipients, content } = self;
         NewMessage {
-            site,
-            id: *id,
-            account: *account,
+            site: site.clone(),
+            id,
+            account,
             from_address,
             envelope_sender: address,
-            rfc_message_id: &content.message_id,
+            rfc_message_id: content.message_id,
             recipients,
-            content: &content.bytes,
+            content: content.bytes.into(),
             eight_bit: content.eight_bit,
             utf8_headers: content.utf8_headers,
             mailing: false,
-            user,
+            user: user.to_owned(),
             is_own: true,
             copy_to_sender: false,
             send_time: None,
             expire_time: None,
-            tags: &[],
+            tags: Vec::new(),
             request: None,
         }
     }

@@ -90,7 +90,7 @@ pub(super) async fn create(
         } else {
             None
         };
-        let message = letter.as_ref().map(CodeLetter::message);
+        let message = letter.map(CodeLetter::message);
         let code = message.as_ref().map(|letter| NewCode { id: Uuid::now_v7(), code: &code, letter });
         match senders::create(&api.store, &NewSender { site, wish: &wish, code, request }).await? {
             Created::Saved(sender) => return Ok(to_proto(&sender, caller)),

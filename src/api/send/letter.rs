@@ -8,7 +8,7 @@ use super::terms::{self, Terms};
 use crate::api::fields::{self, Violations};
 use crate::api::proto::message::Content as ProtoContent;
 use crate::api::proto::{Attachment as ProtoAttachment, Composed as ProtoComposed, Message as ProtoMessage};
-use crate::api::{Api, limits, mailbox};
+use crate::api::{Api, disabled, limits, mailbox};
 use crate::domain::account::Origin;
 use crate::domain::address::Mailbox;
 use crate::domain::error::{Problem, Reason};
@@ -17,7 +17,7 @@ use crate::domain::routing::{self, name_key};
 use crate::domain::site::SiteId;
 use crate::mime::compose::{self, Attachment, Composed};
 use crate::mime::{Content, bad_parts, raw};
-use crate::store::candidates::{self, Owners};
+use crate::store::routes::Route as Stored;
 use crate::store::senders;
 
 /// Why a requested account is not used; the same words whether it exists or not.
@@ -208,6 +208,16 @@ impl Given {
 }
 
 impl Draft {
+    /// The key of the address in From.
+    pub(super) fn sender_key(&self) -> String {
+        self.from.address.key()
+    }
+
+    /// On whose behalf; empty for the site itself.
+    pub(super) fn user(&self) -> &str {
+        &self.route.user
+    }
+
     /// Chooses the account and puts the letter together.
     ///
     /// # Errors
@@ -217,14 +227,17 @@ impl Draft {
         &self,
         api: &Api,
         site: &SiteId,
+        stored: Stored,
         id: Uuid,
         now: OffsetDateTime,
     ) -> Result<Letter, Problem> {
         let address = &self.from.address;
-        let settings = api.settings_of_enabled(site).await?;
+        let Stored { settings, candidates, known: _ } = stored;
+        let settings = settings.ok_or_else(|| Problem::not_found(site.name()))?;
+        if !settings.enabled {
+            return Err(disabled(site));
+        }
         let Route { mailing, user, requested } = &self.route;
-        let owners = Owners::UsableBy(user);
-        let candidates = candidates::list(&api.store, site, &address.key(), owners).await?;
         let asked = routing::Letter {
             from_name: self.from.name.as_deref(),
             user,
@@ -241,10 +254,10 @@ impl Draft {
                 .with("site", site.name())
                 .with("from_address", address.to_string())
         })?;
-        let candidate = candidates.into_iter().find(|candidate| candidate.account == account);
+        let candidate = candidates.iter().find(|candidate| candidate.account == account);
         if settings.require_confirmed_sender
             && !user.is_empty()
-            && candidate.as_ref().is_some_and(|candidate| candidate.origin == Origin::Admin)
+            && candidate.is_some_and(|candidate| candidate.origin == Origin::Admin)
             && !senders::is_confirmed(&api.store, site, user, &address.key()).await?
         {
             let text =
@@ -259,7 +272,7 @@ impl Draft {
             Body::Composed { composed, reply_to } => {
                 if from.name.is_none() {
                     from.name =
-                        candidate.map(|candidate| candidate.sender_name).filter(|name| !name.is_empty());
+                        candidate.map(|candidate| candidate.sender_name.clone()).filter(|name| !name.is_empty());
                 }
                 self.compose(composed, reply_to, &from, id, now)?
             }

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status, Streaming};
 use uuid::Uuid;
 
 use self::letter::Letter;
-use self::taking::Taking;
+use self::taking::{Sent, Taking};
 use self::terms::Terms;
 use super::admission::Reception;
 use super::fields::{self, Violations};
@@ -81,12 +81,14 @@ impl SendService for Service {
             return Ok(Response::new(SendMessageResponse { message: Some(validated(&site, letter)) }));
         }
         let (api, of_site) = (Arc::clone(&self.0), site.clone());
-        let id = to_the_end(async move {
+        let taken = to_the_end(async move {
             let _held = held;
             taking.take(&api, &of_site).await
         });
-        let id = id.await?;
-        let message = self.outcome(&site, id, wait).await?;
+        let message = match taken.await? {
+            Sent::Now(message) if wait.is_zero() => *message,
+            sent => self.outcome(&site, sent.id(), wait).await?,
+        };
         Ok(Response::new(SendMessageResponse { message: Some(convert::message(message)) }))
     }
 

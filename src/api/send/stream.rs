@@ -17,7 +17,7 @@ use tonic_prost::ProstDecoder;
 use tracing::Instrument;
 
 use super::convert;
-use super::taking::Taking;
+use super::taking::{Sent, Taking};
 use crate::api::admission::Reception;
 use crate::api::auth::{Credentials, KEY_CHECK};
 use crate::api::fields::{self, Violations};
@@ -220,6 +220,8 @@ async fn take(api: &Api, credentials: &Credentials, item: SendMessagesRequest) -
     }
     let taking = Taking::parse(api, site.as_ref(), message, &request_id, &mut violations);
     let (site, taking) = violations.finish_with(site.zip(taking))?;
-    let id = taking.take(api, &site).await?;
-    super::find(api, &site, id).await
+    match taking.take(api, &site).await? {
+        Sent::Now(message) => Ok(*message),
+        Sent::Before(id) => super::find(api, &site, id).await,
+    }
 }

@@ -108,7 +108,7 @@ pub async fn next_id(store: &Store, site: &SiteId, life: i64) -> Result<Option<i
 pub async fn create(store: &Store, account: &NewAccount<'_>, note: &Note) -> Result<Created, StoreError> {
     let NewAccount { site, life, id, profile, password, request, check } = *account;
     let sealed_password = password.map(|password| passwords::seal(store, site, id, password)).transpose()?;
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // A check took its time: the site may be gone, and another have its id.
     let site_row = query!(
         "select from sites where site_id = $1 and first_position = $2 and delete_time is null for key share",
@@ -269,7 +269,7 @@ pub async fn replace(
         update_time: _,
     } = account;
     let sealed_password = password.map(|password| passwords::seal(store, site, *id, password)).transpose()?;
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let changed = query!(
         "update accounts
          set active = $4,

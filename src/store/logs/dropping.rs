@@ -157,7 +157,7 @@ async fn forget_some(
     deleted_before: OffsetDateTime,
     audit_before: OffsetDateTime,
 ) -> Result<(), StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     // Before the lock of positions, as everybody takes it who gives the site a new id and tells of it.
     query!("select from sites where site_id = $1 for no key update", site.as_str())
         .execute(&mut *transaction)

@@ -44,7 +44,7 @@ pub(in crate::store) async fn restart_deleted(
 /// # Errors
 /// When the database does not answer.
 pub async fn clear(store: &Store, site: &SiteId, log: LogId, note: &Note) -> Result<bool, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     positions::lock(&mut transaction, site).await?;
     let found = super::find_start(&mut transaction, site, log).await?.is_some();
     if found && restart(&mut transaction, site, &[log], RestartCause::Cleared, store.clock().now()).await? {
@@ -68,7 +68,7 @@ pub async fn restart_due(store: &Store, site: &SiteId, now: OffsetDateTime) -> R
         let looked_at = due(&mut connection, site, &store.defaults, &after, now).await?;
         drop(connection);
         if !looked_at.due.is_empty() {
-            let mut transaction = store.pool.begin().await?;
+            let mut transaction = store.begin().await?;
             positions::lock(&mut transaction, site).await?;
             // Again, now that nobody else can empty them or add to them.
             let Due { due, last: _ } = due(&mut transaction, site, &store.defaults, &after, now).await?;

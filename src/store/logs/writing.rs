@@ -58,7 +58,7 @@ async fn record_once(
     chunks: &[Chunk],
     which: Try,
 ) -> Result<Vec<Uuid>, StoreError> {
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let Recorded { letters, events: told } = queue::record(&mut transaction, site, outcomes).await?;
     // After the rows of letters, as everybody takes it, so that no two wait for one another.
     if !told.is_empty() || !chunks.is_empty() {

@@ -1,15 +1,21 @@
 //! Claiming: accounts that have due mail are found, and their letters leased.
 
+use std::time::Instant;
+
 use sqlx::types::Json;
 use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Claim, Lane, interval};
+use super::horizon::BEGINNING;
+use super::{Claim, Lane, Ready, interval};
 use crate::domain::message::Recipient;
 use crate::domain::site::SiteId;
 use crate::store::replicas::LEASE;
 use crate::store::{Store, StoreError};
+
+/// Bodies of up to so many bytes come with the claim: 256 workers with 16 letters each hold no more than 64 MiB of them.
+const SMALL: i64 = 16 * 1024;
 
 /// An account that may send, and for which a letter is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +104,7 @@ struct ClaimRow {
     eight_bit: bool,
     utf8_headers: bool,
     is_own: bool,
+    content: Option<Vec<u8>>,
 }
 
 impl ClaimRow {
@@ -119,6 +126,7 @@ impl ClaimRow {
             eight_bit: self.eight_bit,
             utf8_headers: self.utf8_headers,
             is_own: self.is_own,
+            ready: self.content.map(|content| Ready::now(content.into())),
         }
     }
 }
@@ -137,6 +145,7 @@ pub async fn claim(
     wanted: Wanted,
     limit: u32,
 ) -> Result<Vec<Claim>, StoreError> {
+    let (began, from) = (Instant::now(), if wanted == Wanted::Probe { BEGINNING } else { store.horizons.from(lane) });
     let rows = query_as!(
         ClaimRow,
         r#"with open as (
@@ -171,6 +180,7 @@ pub async fn claim(
                  and q.site_id = $1
                  and q.account_id = $2
                  and not q.mailing
+                 and q.due >= $11
                  and q.due <= now()
                  and (q.leased_by is null
                       or not exists (
@@ -189,6 +199,7 @@ pub async fn claim(
                  and q.site_id = $1
                  and q.account_id = $2
                  and q.mailing
+                 and q.due >= $12
                  and q.due <= now()
                  and (q.leased_by is null
                       or not exists (
@@ -212,10 +223,12 @@ pub async fn claim(
            select c.message_id, c.attempt, c.due, c.after_interruption as "after_interruption!", c.at_dot, c.cancelled,
                   c.panics, c.mailing, c.expire_time, m.envelope_sender,
                   open.account_version as "account_version!", open.settings_version as "settings_version!",
-                  m.recipients as "recipients: Json<Vec<Recipient>>", m.eight_bit, m.utf8_headers, m.is_own
+                  m.recipients as "recipients: Json<Vec<Recipient>>", m.eight_bit, m.utf8_headers, m.is_own,
+                  case when m.size_bytes <= $10 then b.content end as content
            from claimed c
            cross join open
            join messages m on m.site_id = $1 and m.message_id = c.message_id
+           left join message_bodies b on b.site_id = $1 and b.message_id = c.message_id
            order by c.mailing, c.due, c.message_id"#,
         lane.site.as_str(),
         lane.account,
@@ -226,8 +239,13 @@ pub async fn claim(
         wanted == Wanted::Probe,
         holder,
         store.defaults.enabled,
+        SMALL,
+        from.other_mail,
+        from.mailings,
     )
     .fetch_all(&store.pool)
     .await?;
-    Ok(rows.into_iter().map(ClaimRow::into_claim).collect())
+    let claims: Vec<Claim> = rows.into_iter().map(ClaimRow::into_claim).collect();
+    store.horizons.found(lane, from, began, &claims);
+    Ok(claims)
 }

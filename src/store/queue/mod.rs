@@ -5,16 +5,20 @@
 
 mod claiming;
 mod held;
+mod horizon;
 mod recording;
 
-use std::time::Duration;
+use std::fmt;
+use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 pub use self::claiming::{DueLane, Wanted, claim, due_lanes};
+pub(super) use self::horizon::Horizons;
 pub(super) use self::recording::{Recorded, record};
 use super::{Store, StoreError};
 use crate::domain::message::{Attempt, Next, Recipient};
@@ -68,6 +72,39 @@ pub struct Claim {
     pub utf8_headers: bool,
     /// Whether it is a letter of Postroom's own, whose content is never shown.
     pub is_own: bool,
+    /// Its body, where that is small and came with the claim.
+    pub ready: Option<Ready>,
+}
+
+/// A body that was read with the claim.
+#[derive(Clone)]
+pub struct Ready {
+    /// The exact bytes.
+    pub content: Bytes,
+    since: Instant,
+}
+
+/// So long what was true of a letter when it was claimed is taken to be true: much less than the two seconds within which
+/// changes count everywhere.
+const FRESH: Duration = Duration::from_millis(250);
+
+impl Ready {
+    /// A body that was read now.
+    pub(super) fn now(content: Bytes) -> Self {
+        Self { content, since: Instant::now() }
+    }
+
+    /// Whether the claim is so young that what it says of account, site and letter need not be asked again.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.since.elapsed() < FRESH
+    }
+}
+
+impl fmt::Debug for Ready {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} bytes, {:?} ago", self.content.len(), self.since.elapsed())
+    }
 }
 
 /// What became of a claimed letter.

@@ -58,7 +58,7 @@ async fn reseal_of_site(store: &Store, values: Vec<Sealed>, done: &mut Resealed)
     if rows.is_empty() {
         return Ok(());
     }
-    let mut transaction = store.pool.begin().await?;
+    let mut transaction = store.begin().await?;
     let changed = match column {
         Column::AccountPassword => {
             // Locked in the order of their ids, as everybody does who locks several.

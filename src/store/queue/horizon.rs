@@ -1,0 +1,166 @@
+//! How far back in the queue of an account one must look.
+//!
+//! While somebody's transaction holds an old snapshot, rows that left the queue stay in its index, and a look for the first
+//! due letter walks past all of them: after minutes of full speed that would take longer than the sending. So most looks
+//! begin a little before the letter that was claimed last. What lies further back (handed back, or left by a server that
+//! died) is found by looks from the very beginning, which are made once a second, or as seldom as what they cost demands.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::{Claim, Lane};
+
+/// Letters are due since they were taken, and become visible a little later, in another order.
+const MARGIN: Duration = Duration::from_secs(2);
+/// Time between two looks from the beginning, at least;
+const BETWEEN: Duration = Duration::from_secs(1);
+/// and so many times what the last one took.
+const TIMES: u32 = 20;
+/// Accounts that are remembered at once.
+const MOST: usize = 10_000;
+
+/// Where looks into the queues of accounts begin.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Horizons(Mutex<HashMap<Lane, Horizon>>);
+
+#[derive(Clone, Copy, Debug)]
+struct Horizon {
+    /// No older letters of other mail, and no older ones of mailings, wait, as far as is known.
+    from: From,
+    /// When it was last looked from the beginning,
+    last: Instant,
+    /// and what that took.
+    took: Duration,
+}
+
+/// Where a look begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) struct From {
+    pub(in crate::store) other_mail: OffsetDateTime,
+    pub(in crate::store) mailings: OffsetDateTime,
+}
+
+/// No letter is older.
+pub(in crate::store) const BEGINNING: From =
+    From { other_mail: OffsetDateTime::UNIX_EPOCH, mailings: OffsetDateTime::UNIX_EPOCH };
+
+impl From {
+    fn of(&mut self, mailing: bool) -> &mut OffsetDateTime {
+        if mailing { &mut self.mailings } else { &mut self.other_mail }
+    }
+}
+
+impl Horizons {
+    /// Where a look for letters to claim begins.
+    pub(super) fn from(&self, lane: &Lane) -> From {
+        let known = self.lock().get(lane).copied();
+        let near = known.filter(|known| known.last.elapsed() < BETWEEN.max(known.took * TIMES));
+        near.map_or(BEGINNING, |known| known.from)
+    }
+
+    /// Where a look begins whether something waits before a new letter.
+    pub(in crate::store) fn near(&self, lane: &Lane) -> From {
+        self.lock().get(lane).map_or(BEGINNING, |known| known.from)
+    }
+
+    /// Notes what a look found that began there and then.
+    pub(super) fn found(&self, lane: &Lane, from: From, began: Instant, claims: &[Claim]) {
+        let mut horizons = self.lock();
+        if from == BEGINNING {
+            if horizons.len() >= MOST && !horizons.contains_key(lane) {
+                horizons.clear();
+            }
+            let known = horizons.entry(lane.clone()).or_insert(Horizon {
+                from: BEGINNING,
+                last: began,
+                took: Duration::ZERO,
+            });
+            (known.last, known.took) = (Instant::now(), began.elapsed());
+        }
+        let Some(known) = horizons.get_mut(lane) else { return };
+        // Of one class they come in the order of their times: what is before the last of them is claimed. One that was found
+        // from the beginning may be the first of many that were handed back.
+        for claim in claims {
+            let place = known.from.of(claim.mailing);
+            let reached = claim.due - MARGIN;
+            *place = if from == BEGINNING { reached } else { (*place).max(reached) };
+        }
+    }
+
+    /// Notes that at this time no letter of a class was due and not leased.
+    pub(in crate::store) fn nothing_waited(&self, lane: &Lane, mailing: bool, time: OffsetDateTime) {
+        if let Some(known) = self.lock().get_mut(lane) {
+            let place = known.from.of(mailing);
+            *place = (*place).max(time - MARGIN);
+        }
+    }
+
+    /// The map is whole after every statement, so a panic elsewhere does not spoil it.
+    fn lock(&self) -> MutexGuard<'_, HashMap<Lane, Horizon>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use time::macros::datetime;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::domain::site::SiteId;
+
+    fn claim(mailing: bool, due: OffsetDateTime) -> Claim {
+        Claim {
+            message: Uuid::nil(),
+            attempt: 1,
+            due,
+            after_interruption: false,
+            at_dot: None,
+            cancelled: false,
+            panics: 0,
+            mailing,
+            expire_time: None,
+            account_version: 1,
+            settings_version: 1,
+            envelope_sender: String::new(),
+            recipients: Vec::new(),
+            eight_bit: false,
+            utf8_headers: false,
+            is_own: false,
+            ready: None,
+        }
+    }
+
+    #[test]
+    fn looks_begin_a_little_before_what_was_found_last() {
+        let (horizons, now) = (Horizons::default(), datetime!(2026-01-01 12:00 UTC));
+        let lane = Lane { site: SiteId::parse("shop").unwrap(), account: 1 };
+        assert_eq!(horizons.from(&lane), BEGINNING);
+        horizons.found(&lane, BEGINNING, Instant::now(), &[claim(false, now)]);
+        let near = From { other_mail: now - MARGIN, ..BEGINNING };
+        assert_eq!((horizons.from(&lane), horizons.near(&lane)), (near, near), "mailings are as they were");
+        horizons.found(&lane, near, Instant::now(), &[claim(true, now), claim(false, now - MARGIN)]);
+        let both = From { mailings: now - MARGIN, ..near };
+        assert_eq!(horizons.from(&lane), both, "it does not go back for what was found late");
+        horizons.nothing_waited(&lane, false, now + MARGIN);
+        assert_eq!(horizons.near(&lane), From { other_mail: now, ..both });
+        horizons.found(&lane, BEGINNING, Instant::now(), &[claim(true, now - 9 * MARGIN)]);
+        assert_eq!(horizons.from(&lane).mailings, now - 10 * MARGIN, "more may have been handed back");
+    }
+
+    #[test]
+    fn from_the_beginning_is_looked_as_seldom_as_it_is_slow() {
+        let (horizons, lane) = (Horizons::default(), Lane { site: SiteId::parse("shop").unwrap(), account: 1 });
+        let now = datetime!(2026-01-01 12:00 UTC);
+        let long_ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
+        horizons.found(&lane, BEGINNING, long_ago(Duration::from_secs(5)), &[claim(false, now)]);
+        let set_back = |by: Duration| horizons.lock().get_mut(&lane).unwrap().last -= by;
+        set_back(Duration::from_secs(99));
+        assert_ne!(horizons.from(&lane), BEGINNING, "it took 5 s");
+        set_back(Duration::from_secs(2));
+        assert_eq!(horizons.from(&lane), BEGINNING);
+    }
+}
