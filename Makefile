@@ -1,7 +1,7 @@
 # The short commands. Each sets up what it needs; as root missing packages are installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint run fmt sqlx proto-lint ci
+.PHONY: help demo test lint run bench fmt sqlx proto-lint ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,10 @@ lint: ## Check format, lints and documentation
 run: ## Start the server with a private PostgreSQL
 	scripts/setup demo
 	cargo run --locked -- serve
+
+bench: ## Measure it beside Postfix and others; BENCH=--quick takes minutes
+	scripts/setup bench
+	cargo bench --locked --bench compare -- $(BENCH)
 
 fmt: ## Format the sources
 	cargo fmt

@@ -1,6 +1,7 @@
 //! What abuse of the server costs a good client and the server's memory: the built program as a process of its own, one good
 //! client that calls all the time, and one abuse after another. Prints figures, asserts nothing.
 
+mod authorised;
 #[path = "../tests/api/transport/raw.rs"]
 #[expect(dead_code, reason = "the tests need more of it")]
 mod raw;
@@ -25,11 +26,12 @@ use tokio::net::TcpStream;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, sleep};
 
+use self::authorised::Authorised;
 use self::raw::{
     CONTINUATION, END_HEADERS, HEADERS, Hand, LIST_SITES, RST_STREAM, RawClient, SEND_MESSAGE, field, fields,
     frame, head, reset, with_prefix,
 };
-use self::served::{Channel, Served};
+use self::served::Served;
 
 type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -122,7 +124,7 @@ fn summary((mut times, failed): (Vec<Duration>, usize)) -> (f64, f64, usize) {
 }
 
 /// Calls at a steady pace; how long each took, and how many failed.
-fn good_client(channel: Channel, ended: Arc<AtomicBool>) -> JoinHandle<(Vec<Duration>, usize)> {
+fn good_client(channel: Authorised, ended: Arc<AtomicBool>) -> JoinHandle<(Vec<Duration>, usize)> {
     tokio::spawn(async move {
         let mut settings = SettingsServiceClient::new(channel);
         let (mut times, mut failed, mut pace) = (Vec::new(), 0, interval(PACE));

@@ -2,6 +2,7 @@
 //! account whose server accepts connections and says nothing while 10,000 letters wait for it. Prints figures, asserts
 //! nothing.
 
+mod authorised;
 #[expect(dead_code, reason = "shared with the bench of tails, which uses all of it")]
 mod rig;
 #[path = "../tests/api/sink.rs"]

@@ -16,24 +16,9 @@ use postroom::vault::Vault;
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::interceptor::InterceptedService;
-use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Status};
+use tonic::transport::Endpoint;
 
-/// Puts `authorization` into every call.
-#[derive(Clone)]
-pub(crate) struct Authorisation(MetadataValue<Ascii>);
-
-impl tonic::service::Interceptor for Authorisation {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-/// A channel whose calls carry the key.
-pub(crate) type Authorised = InterceptedService<Channel, Authorisation>;
+use crate::authorised::{Authorisation, Authorised};
 
 /// A running server.
 pub(crate) struct Rig {
@@ -78,7 +63,7 @@ impl Rig {
             ..AppOptions::new(database_url.clone(), vault)
         };
         let serving = tokio::spawn(app::run(listener, options, shutdown.clone()));
-        let authorisation = Authorisation(format!("Bearer {}", std::str::from_utf8(key.expose())?).parse()?);
+        let authorisation = Authorisation::by(std::str::from_utf8(key.expose())?)?;
         let address = format!("http://{address}");
         let channel = connect(&address, &authorisation)?;
         Ok(Self { database_url, channel, address, authorisation, shutdown, serving, _vault_folder: folder })
@@ -101,5 +86,5 @@ impl Rig {
 
 fn connect(address: &str, authorisation: &Authorisation) -> Result<Authorised, Box<dyn Error>> {
     let channel = Endpoint::try_from(address.to_owned())?.connect_lazy();
-    Ok(InterceptedService::new(channel, authorisation.clone()))
+    Ok(authorisation.over(channel))
 }

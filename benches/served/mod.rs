@@ -2,6 +2,7 @@
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 
@@ -18,29 +19,13 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tonic::metadata::{Ascii, MetadataValue};
-use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
-use tonic::{Request, Status};
 use tower::service_fn;
 
 use crate::Outcome;
+use crate::authorised::{Authorisation, Authorised};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_postroom");
-
-/// Puts `authorization` into every call.
-#[derive(Clone)]
-pub(crate) struct Authorisation(MetadataValue<Ascii>);
-
-impl tonic::service::Interceptor for Authorisation {
-    fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        request.metadata_mut().insert("authorization", self.0.clone());
-        Ok(request)
-    }
-}
-
-/// A channel whose calls carry the key.
-pub(crate) type Channel = InterceptedService<tonic::transport::Channel, Authorisation>;
 
 /// A running server.
 pub(crate) struct Served {
@@ -51,7 +36,8 @@ pub(crate) struct Served {
     child: Child,
     tls: Option<Arc<ClientConfig>>,
     authorisation: Authorisation,
-    _folder: TempDir,
+    /// Holds the data folder, unless that is the caller's.
+    _folder: Option<TempDir>,
 }
 
 impl Served {
@@ -60,7 +46,12 @@ impl Served {
         // The cluster's user must be able to pass through, where it is not ours.
         let mut builder = tempfile::Builder::new();
         let folder = builder.prefix("postroom-bench").permissions(Permissions::from_mode(0o711)).tempdir()?;
-        let data = folder.path().join("data");
+        let served = Self::start_in(&folder.path().join("data"), with_tls, &[]).await?;
+        Ok(Self { _folder: Some(folder), ..served })
+    }
+
+    /// Starts one over this data folder, with further arguments.
+    pub(crate) async fn start_in(data: &Path, with_tls: bool, arguments: &[&str]) -> Outcome<Self> {
         let mut command = Command::new(PROGRAM);
         command.args([
             "serve",
@@ -72,12 +63,13 @@ impl Served {
             "error",
             "--data-dir",
         ]);
-        command.arg(&data).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        command.arg(data).args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         let mut tls = None;
         if with_tls {
             let key = KeyPair::generate()?;
             let cert = CertificateParams::new(vec!["localhost".to_owned()])?.self_signed(&key)?;
-            let (cert_file, key_file) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+            let folder = data.parent().unwrap_or(data);
+            let (cert_file, key_file) = (folder.join("cert.pem"), folder.join("key.pem"));
             std::fs::write(&cert_file, cert.pem())?;
             std::fs::write(&key_file, key.serialize_pem())?;
             command.arg("--tls-cert").arg(cert_file).arg("--tls-key").arg(key_file);
@@ -96,15 +88,15 @@ impl Served {
         BufReader::new(stdout).read_line(&mut line).await?;
         let address = line.trim_end().strip_prefix("listening on ").ok_or("no address")?.to_owned();
         let mut make = Command::new(PROGRAM);
-        make.args(["key", "create", "--site", "sites/-", "--role", "admin", "--data-dir"]).arg(&data);
+        make.args(["key", "create", "--site", "sites/-", "--role", "admin", "--data-dir"]).arg(data);
         let key = String::from_utf8(make.output().await?.stdout)?.trim().to_owned();
-        let authorisation = Authorisation(format!("Bearer {key}").parse()?);
+        let authorisation = Authorisation::by(&key)?;
         let pid = child.id().ok_or("no process")?;
-        Ok(Self { address, key, pid, child, tls, authorisation, _folder: folder })
+        Ok(Self { address, key, pid, child, tls, authorisation, _folder: None })
     }
 
     /// A connection of its own.
-    pub(crate) fn connect(&self) -> Channel {
+    pub(crate) fn connect(&self) -> Authorised {
         let (address, tls) = (self.address.clone(), self.tls.clone());
         let channel = match tls {
             None => {
@@ -124,7 +116,7 @@ impl Served {
                 }))
             }
         };
-        InterceptedService::new(channel, self.authorisation.clone())
+        self.authorisation.over(channel)
     }
 
     /// A TLS handshake; an error over plain text.
