@@ -15,8 +15,8 @@ use super::in_hand::InHand;
 use super::sender::Sender;
 use super::unopened::Unopened;
 use super::{Context, history};
-use crate::store::parking::Trouble;
 use crate::store::handover::Counter;
+use crate::store::parking::Trouble;
 use crate::store::queue::{self, Body, Claim, Lane, Ready, Wanted};
 use crate::store::{StoreError, connections, lanes, parking};
 

@@ -47,12 +47,12 @@ use std::sync::{Arc, OnceLock};
 use sqlx::{PgPool, Postgres, Transaction, query_scalar};
 
 use self::changes::Changes;
-use self::gathering::Gatherer;
-use self::handover::Handover;
-use self::queue::Horizons;
 pub use self::connecting::PoolLimits;
 use self::connecting::Pools;
 pub use self::error::StoreError;
+use self::gathering::Gatherer;
+use self::handover::Handover;
+use self::queue::Horizons;
 use crate::domain::clock::Clock;
 use crate::domain::settings::EffectiveSettings;
 use crate::vault::Vault;

@@ -66,15 +66,16 @@ async fn read(store: &Store, questions: &[Question]) -> Result<Vec<Route>, Store
     let mut connection = store.pool.acquire().await?;
     let settings: HashMap<SiteId, Arc<EffectiveSettings>> =
         settings::of_sites(&mut connection, &sites, &store.defaults)
-        .await?
-        .into_iter()
-        .map(|settings| (settings.site, Arc::new(settings.effective)))
-        .collect();
+            .await?
+            .into_iter()
+            .map(|settings| (settings.site, Arc::new(settings.effective)))
+            .collect();
     let asked: BTreeSet<Asked<'_>> = questions
         .iter()
         .map(|Question { site, sender_key, user, request_id: _ }| Asked { site, sender_key, user })
         .collect();
-    let candidates: BTreeMap<Asked<'_>, Arc<[Candidate]>> = candidates::of_all(&mut connection, asked).await?;
+    let candidates: BTreeMap<Asked<'_>, Arc<[Candidate]>> =
+        candidates::of_all(&mut connection, asked).await?;
     let mut known = known(&mut connection, questions).await?;
     let none: Arc<[Candidate]> = Arc::from([]);
     let routes = questions.iter().enumerate().map(|(place, question)| {

@@ -14,8 +14,8 @@ use crate::domain::site::SiteId;
 use crate::mime::Content;
 use crate::mime::compose::{self, Composed};
 use crate::store::candidates::{self, Owners};
-use crate::store::taking::NewMessage;
 use crate::store::sites;
+use crate::store::taking::NewMessage;
 
 /// A letter of our own from an address to itself, ready to be taken.
 pub(super) struct CodeLetter<'a> {

@@ -271,8 +271,9 @@ impl Draft {
             Body::Raw(content) => content.clone(),
             Body::Composed { composed, reply_to } => {
                 if from.name.is_none() {
-                    from.name =
-                        candidate.map(|candidate| candidate.sender_name.clone()).filter(|name| !name.is_empty());
+                    from.name = candidate
+                        .map(|candidate| candidate.sender_name.clone())
+                        .filter(|name| !name.is_empty());
                 }
                 self.compose(composed, reply_to, &from, id, now)?
             }

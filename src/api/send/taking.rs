@@ -124,12 +124,7 @@ impl Taking {
 }
 
 /// A letter as it is stored.
-fn new_message(
-    site: &SiteId,
-    id: Uuid,
-    letter: Letter,
-    request: Option<(String, Vec<u8>)>,
-) -> NewMessage {
+fn new_message(site: &SiteId, id: Uuid, letter: Letter, request: Option<(String, Vec<u8>)>) -> NewMessage {
     let Letter { from_address, envelope_sender, account, mailing, user, terms, recipients, content } = letter;
     let Terms { copy_to_sender, send_time, expire_time, tags } = terms;
     NewMessage {

@@ -145,7 +145,8 @@ pub async fn claim(
     wanted: Wanted,
     limit: u32,
 ) -> Result<Vec<Claim>, StoreError> {
-    let (began, from) = (Instant::now(), if wanted == Wanted::Probe { BEGINNING } else { store.horizons.from(lane) });
+    let (began, from) =
+        (Instant::now(), if wanted == Wanted::Probe { BEGINNING } else { store.horizons.from(lane) });
     let rows = query_as!(
         ClaimRow,
         r#"with open as (

@@ -153,7 +153,8 @@ mod tests {
 
     #[test]
     fn from_the_beginning_is_looked_as_seldom_as_it_is_slow() {
-        let (horizons, lane) = (Horizons::default(), Lane { site: SiteId::parse("shop").unwrap(), account: 1 });
+        let (horizons, lane) =
+            (Horizons::default(), Lane { site: SiteId::parse("shop").unwrap(), account: 1 });
         let now = datetime!(2026-01-01 12:00 UTC);
         let long_ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
         horizons.found(&lane, BEGINNING, long_ago(Duration::from_secs(5)), &[claim(false, now)]);

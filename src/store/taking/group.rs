@@ -3,8 +3,8 @@
 
 use std::collections::HashMap;
 
-use sqlx::types::Json;
 use sqlx::query_as;
+use sqlx::types::Json;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
