@@ -4,6 +4,8 @@ mod accounts;
 mod admission;
 mod auth;
 mod check_limits;
+mod codec;
+mod elements;
 mod fields;
 mod follow;
 mod limits;
