@@ -75,6 +75,14 @@ async fn main() -> Outcome<()> {
     row(&served, "gzip bombs, 50 at once, without a key", bombs(&address, None)).await?;
     row(&served, "gzip bombs, 50 at once, with a key", bombs(&address, Some(&key))).await?;
     row(&served, "100 letters of 25 MiB that do not end, with a key", unfinished(&address, &key)).await?;
+    row(&served, "empty attachments, 2 x 25 MiB at once, with a key", empties(&address, &key, 2, 25 * MIB))
+        .await?;
+    row(
+        &served,
+        "empty attachments, 200 x 60 KiB at once, with a key",
+        empties(&address, &key, 200, 60 * 1024),
+    )
+    .await?;
     served.stop().await?;
     let served = Served::start(true).await?;
     row(&served, "nothing (TLS)", sleep(WHILE)).await?;
@@ -296,4 +304,28 @@ async fn unfinished(address: &str, key: &str) {
         sleep(Duration::from_millis(50)).await;
     }
     sleep(WHILE).await;
+}
+
+/// Letters of attachments without anything, of which each takes two bytes, so many at once, again and again.
+async fn empties(address: &str, key: &str, at_once: usize, bytes: usize) {
+    let attachments = [0x2a, 0].repeat(bytes / 2);
+    let within = |tag: u8, message: &[u8]| {
+        let mut field = vec![tag];
+        prost::encoding::encode_varint(message.len() as u64, &mut field);
+        [&field, message].concat()
+    };
+    // `message` of the request, `composed` of the message.
+    let letter = with_prefix(0, &within(0x12, &within(0x32, &attachments)));
+    let start = Instant::now();
+    while start.elapsed() < WHILE {
+        let mut calls = JoinSet::new();
+        for _ in 0..at_once {
+            let (address, key, letter) = (address.to_owned(), key.to_owned(), letter.clone());
+            calls.spawn(async move {
+                let mut client = RawClient::connect(&address).await;
+                client.call(head(SEND_MESSAGE, Some(&key), &[]), letter).await
+            });
+        }
+        while calls.join_next().await.is_some() {}
+    }
 }

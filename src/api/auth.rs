@@ -70,7 +70,8 @@ impl Authenticator {
     /// # Errors
     /// `KEY_MISSING` where there is no key or it does not count; `RATE_LIMITED`; `STORE_UNAVAILABLE`.
     pub(super) async fn caller(&self, metadata: &MetadataMap) -> Result<Credentials, Problem> {
-        let credentials = self.credentials(metadata).await?;
+        let header = metadata.get("authorization").and_then(|header| header.to_str().ok());
+        let credentials = self.credentials(header).await?;
         self.count(&credentials).map_err(|wait| {
             let rate = self.rate_of(&credentials.caller);
             let text = format!("this key may make {rate} calls a second");
@@ -81,13 +82,12 @@ impl Authenticator {
         Ok(credentials)
     }
 
-    /// The same without counting the call.
+    /// The caller behind the header `authorization`, without counting the call.
     ///
     /// # Errors
     /// As [`Authenticator::caller`].
-    pub(super) async fn credentials(&self, metadata: &MetadataMap) -> Result<Credentials, Problem> {
-        let header = metadata.get("authorization").ok_or_else(missing)?;
-        let key = header.to_str().ok().and_then(bearer).ok_or_else(missing)?;
+    pub(super) async fn credentials(&self, header: Option<&str>) -> Result<Credentials, Problem> {
+        let key = header.and_then(bearer).ok_or_else(missing)?;
         let hash = key_hash(key.as_bytes());
         let caller = self.find(&hash).await?;
         Ok(Credentials { caller, hash })

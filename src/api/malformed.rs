@@ -30,14 +30,20 @@ pub(super) fn problem(status: &Status) -> Option<Problem> {
     }
     if let Some(words) = status.message().strip_prefix(UNREADABLE) {
         let (path, why) = read(words);
-        return Some(if path.is_empty() {
-            Problem::new(Reason::InvalidField, format!("the request is not protobuf: {why}"))
-        } else {
-            Problem::invalid_field(path, why)
-        });
+        return Some(unreadable(path, why));
     }
     let is_broken = BROKEN.iter().any(|words| status.message().starts_with(words));
     is_broken.then(|| Problem::new(Reason::InvalidField, "the request is not a whole gRPC message"))
+}
+
+/// What answers a request that is unreadable there, by prost's words or our own.
+pub(super) fn unreadable(path: String, why: &str) -> Problem {
+    let why = why.strip_prefix(UNREADABLE).unwrap_or(why);
+    if path.is_empty() {
+        Problem::new(Reason::InvalidField, format!("the request is not protobuf: {why}"))
+    } else {
+        Problem::invalid_field(path, why)
+    }
 }
 
 /// The path and the reason in prost's words, which begin inside: `Message.to: Request.message: invalid string value`. The

@@ -24,12 +24,11 @@ pub(super) struct Memory {
     of_keys: Mutex<HashMap<Uuid, Weak<Semaphore>>>,
 }
 
-/// What the calls of one key may take.
+/// What the calls of one key may take. It is looked up where something is held: most requests are small.
 #[derive(Clone)]
 pub(super) struct Share {
-    all: Arc<Semaphore>,
-    of_key: Arc<Semaphore>,
-    most: usize,
+    memory: Arc<Memory>,
+    key: Uuid,
 }
 
 /// Bytes in use, given back when this is dropped. The semaphores are never closed, so that all permits are there.
@@ -40,33 +39,37 @@ pub(super) struct Hold {
 
 impl Memory {
     /// Enough for four of the largest requests.
-    pub(super) fn for_requests_of(max_request_bytes: usize) -> Self {
+    pub(super) fn for_requests_of(max_request_bytes: usize) -> Arc<Self> {
         let total = units(TOTAL_BYTES.max(max_request_bytes.saturating_mul(4))).min(Semaphore::MAX_PERMITS);
-        Self { all: Arc::new(Semaphore::new(total)), most: total / 2, of_keys: Mutex::default() }
+        let all = Arc::new(Semaphore::new(total));
+        Arc::new(Self { all, most: total / 2, of_keys: Mutex::default() })
     }
 
     /// What the calls of this key share.
-    pub(super) fn share_of(&self, key: Uuid) -> Share {
+    pub(super) fn share_of(self: &Arc<Self>, key: Uuid) -> Share {
+        Share { memory: Arc::clone(self), key }
+    }
+
+    fn of_key(&self, key: Uuid) -> Arc<Semaphore> {
         let mut of_keys = self.of_keys.lock().unwrap_or_else(PoisonError::into_inner);
         let known = of_keys.get(&key).and_then(Weak::upgrade);
-        let of_key = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             of_keys.retain(|_, of_key| of_key.strong_count() > 0);
             let of_key = Arc::new(Semaphore::new(self.most));
             of_keys.insert(key, Arc::downgrade(&of_key));
             of_key
-        });
-        Share { all: Arc::clone(&self.all), of_key, most: self.most }
+        })
     }
 }
 
 impl Share {
     /// Waits until that much is left, in the order of those who ask. Who waits must hold nothing: others may wait for it.
     pub(super) async fn hold(self, bytes: usize) -> Hold {
-        let Self { all, of_key, most } = self;
-        let wanted = u32::try_from(units(bytes).min(most)).unwrap_or(u32::MAX);
+        let Self { memory, key } = self;
+        let wanted = u32::try_from(units(bytes).min(memory.most)).unwrap_or(u32::MAX);
         // First what nobody but the key waits for.
-        let of_key = of_key.acquire_many_owned(wanted).await.ok();
-        let of_all = all.acquire_many_owned(wanted).await.ok();
+        let of_key = memory.of_key(key).acquire_many_owned(wanted).await.ok();
+        let of_all = Arc::clone(&memory.all).acquire_many_owned(wanted).await.ok();
         Hold { of_key, of_all }
     }
 }
@@ -126,15 +129,17 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_forgotten_when_it_has_no_calls() {
+    fn a_key_is_known_while_it_holds_something() {
         let memory = Memory::for_requests_of(MIB);
-        let (first, second) = (Uuid::now_v7(), Uuid::now_v7());
-        let share = memory.share_of(first);
-        let _held = now(&share, 64 * MIB).expect("room");
+        let is_known = |key: &Uuid| memory.of_keys.lock().expect("whole").contains_key(key);
+        let (first, second, third) = (Uuid::now_v7(), Uuid::now_v7(), Uuid::now_v7());
+        let _held = now(&memory.share_of(first), 64 * MIB).expect("room");
         assert!(now(&memory.share_of(first), MIB).is_none(), "calls of a key share");
-        drop((share, memory.share_of(second)));
-        let _third = memory.share_of(Uuid::now_v7());
-        assert!(!memory.of_keys.lock().expect("whole").contains_key(&second));
+        drop(now(&memory.share_of(second), MIB).expect("room"));
+        let share = memory.share_of(third);
+        assert!(!is_known(&third), "it holds nothing yet");
+        let _held = now(&share, MIB).expect("room");
+        assert!(is_known(&first) && !is_known(&second) && is_known(&third));
     }
 
     #[test]

@@ -4,6 +4,8 @@ mod accounts;
 mod admission;
 mod auth;
 mod check_limits;
+mod codec;
+mod elements;
 mod fields;
 mod follow;
 mod limits;
@@ -72,7 +74,7 @@ pub struct Api {
     presence: Presence,
     check_budget: CheckBudget,
     read_notes: ReadNotes,
-    memory: Memory,
+    memory: Arc<Memory>,
     options: ApiOptions,
     /// The soft stop: streams end, waiting calls answer.
     stop: CancellationToken,

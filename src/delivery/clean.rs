@@ -32,41 +32,30 @@ pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) 
     };
     let (mut sweeps, mut cleanings, mut departures) = (every(sweep), every(CLEAN), every(DEPARTURES));
     loop {
-        let work = tokio::select! {
+        let done = tokio::select! {
             () = stop.cancelled() => return,
-            _ = sweeps.tick() => Work::Sweep,
-            _ = cleanings.tick() => Work::Clean,
-            _ = departures.tick() => Work::SeeOff,
+            _ = sweeps.tick() => stop.run_until_cancelled(of_all_sites(&store, Work::Sweep)).await,
+            _ = cleanings.tick() => stop.run_until_cancelled(of_all_sites(&store, Work::Clean)).await,
+            _ = departures.tick() => stop.run_until_cancelled(see_off(&store)).await,
         };
-        let done = stop.run_until_cancelled(do_it(&store, work)).await;
         if let Some(Err(error)) = done {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                ?work,
-                "housekeeping waits for the store"
-            );
+            tracing::warn!(error = &error as &dyn std::error::Error, "housekeeping waits for the store");
         }
     }
 }
 
+/// What is done for each site that stays.
 #[derive(Clone, Copy, Debug)]
 enum Work {
     /// Ends mail whose time is over, and deletes what logs held before they began afresh.
     Sweep,
     /// Deletes what is old.
     Clean,
-    /// Deletes what is left of sites that go.
-    SeeOff,
 }
 
-async fn do_it(store: &Store, work: Work) -> Result<(), StoreError> {
-    match work {
-        Work::SeeOff => see_off(store).await,
-        Work::Sweep | Work::Clean => {
-            through_sites(store, work).await?;
-            drop_leavings(store).await
-        }
-    }
+async fn of_all_sites(store: &Store, work: Work) -> Result<(), StoreError> {
+    through_sites(store, work).await?;
+    drop_leavings(store).await
 }
 
 /// Deletes what is left of sites that go.
@@ -118,7 +107,6 @@ async fn of_site(store: &Store, site: &SiteId, work: Work) -> Result<(), StoreEr
     match work {
         Work::Sweep => sweep(store, site, &settings.effective).await,
         Work::Clean => clean(store, site, &settings.effective).await,
-        Work::SeeOff => Ok(()),
     }
 }
 

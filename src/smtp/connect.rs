@@ -6,10 +6,9 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout_at};
 
-use super::connector::Connector;
-use super::egress::{Forbidden, Leads, literal};
+use super::egress::{Forbidden, Leads, Policy, literal};
 use super::failure::{Failure, FailureKind};
-use super::names::Unanswered;
+use super::names::{LookUps, Unanswered};
 use super::printable;
 use super::transcript::Transcript;
 use crate::domain::account::Server;
@@ -28,19 +27,20 @@ const ASK_THE_OPERATOR: &str =
 /// The addresses of the server, in the resolver's order, all of them allowed. What is forbidden by port, name or
 /// literal address is refused without any packet, also to a name server.
 pub(super) async fn resolve(
-    connector: &Connector,
+    egress: &Policy,
+    look_ups: &LookUps,
     server: &Server,
     within: Duration,
     log: &Transcript,
 ) -> Result<Vec<SocketAddr>, Failure> {
-    let leads = connector.egress.judge(&server.host, server.port);
+    let leads = egress.judge(&server.host, server.port);
     let start = Instant::now();
     let addresses = match leads.map_err(|forbidden| not_allowed(server, forbidden))? {
         Leads::To(addresses) => addresses,
-        Leads::ByName => look_up(connector, server, within).await?,
+        Leads::ByName => look_up(look_ups, server, within).await?,
     };
     // One forbidden address is enough: a name that has public and private ones is made to get past a filter.
-    if !addresses.iter().all(|address| connector.egress.permits(*address)) {
+    if !addresses.iter().all(|address| egress.permits(*address)) {
         return Err(not_allowed(server, Forbidden::Host));
     }
     if literal(&server.host).is_none() {
@@ -53,12 +53,12 @@ pub(super) async fn resolve(
 }
 
 /// Refuses what resolving would refuse without a look-up.
-pub(super) fn demand_allowed(connector: &Connector, server: &Server) -> Result<(), Failure> {
-    let judged = connector.egress.judge(&server.host, server.port);
+pub(super) fn demand_allowed(egress: &Policy, server: &Server) -> Result<(), Failure> {
+    let judged = egress.judge(&server.host, server.port);
     judged.map(|_| ()).map_err(|forbidden| not_allowed(server, forbidden))
 }
 
-async fn look_up(connector: &Connector, server: &Server, within: Duration) -> Result<Vec<IpAddr>, Failure> {
+async fn look_up(look_ups: &LookUps, server: &Server, within: Duration) -> Result<Vec<IpAddr>, Failure> {
     let failed =
         |kind, what: String, advice: &str| Failure::other(Step::Resolve, kind, what).with_advice(advice);
     let host = server.host.as_str();
@@ -73,7 +73,7 @@ async fn look_up(connector: &Connector, server: &Server, within: Duration) -> Re
             "correct the host name",
         ));
     }
-    match connector.look_ups.look_up(host, within).await {
+    match look_ups.look_up(host, within).await {
         Ok(addresses) if addresses.is_empty() => {
             let what = format!("the name {host} has no address");
             Err(failed(FailureKind::Temporary, what, "check the host name"))

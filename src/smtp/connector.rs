@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use rustls::ClientConfig;
 
+use super::connect::demand_allowed;
 use super::connector_error::ConnectorError;
 use super::deadlines::Floors;
 use super::egress::Policy;
@@ -89,7 +90,7 @@ impl Connector {
     /// # Errors
     /// As a session to it would fail.
     pub fn demand_allowed(&self, server: &Server) -> Result<(), Failure> {
-        super::connect::demand_allowed(self, server)
+        demand_allowed(&self.egress, server)
     }
 
     /// The clock that entries of transcripts are stamped by.

@@ -1,23 +1,18 @@
 //! Connections are taken, and their number is bounded.
 
-use std::convert::Infallible;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
-use tonic::body::Body;
-use tower::Service;
 
-use super::TransportOptions;
 use super::connection::Connecting;
+use super::{Calls, TransportOptions};
 
 /// Wait after the system could give no connection, for want of files or memory: it would say the same again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -25,17 +20,12 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(50);
 const TELL: Duration = Duration::from_mins(1);
 
 /// Takes connections until `closed`, and waits for the end of those that were taken.
-pub(super) async fn run<S, B>(
+pub(super) async fn run(
     listener: TcpListener,
     options: &TransportOptions,
-    service: S,
+    service: impl Calls,
     closed: impl Future<Output = ()>,
-) where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: std::error::Error + Send + Sync,
-{
+) {
     let TransportOptions {
         tls,
         max_connections,

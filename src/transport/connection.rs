@@ -1,13 +1,11 @@
 //! One connection: TLS, the preface, HTTP/2 with its limits, and its end at an age or at the stop.
 
-use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::{Request, Response};
+use http::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -18,8 +16,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
-use tower::{Service, ServiceExt as _};
+use tower::ServiceExt as _;
 
+use super::Calls;
 use super::preface;
 use super::tls::Tls;
 
@@ -63,13 +62,7 @@ pub(super) struct Connecting {
 
 impl Connecting {
     /// Serves it to its end. What is wrong with a connection is the client's business, and told at debug level.
-    pub(super) async fn serve<S, B>(self, service: S)
-    where
-        S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-        S::Future: Send,
-        B: http_body::Body<Data = Bytes> + Send + 'static,
-        B::Error: std::error::Error + Send + Sync,
-    {
+    pub(super) async fn serve(self, service: impl Calls) {
         let Self { stream, peer, tls, time, max_age, closing, handshaking } = self;
         // Small answers leave at once. Fails only where the connection is gone already.
         let _ = stream.set_nodelay(true);
@@ -98,20 +91,13 @@ struct Until {
 
 type Ended = Result<(), Box<dyn std::error::Error + Send + Sync>>;
 
-async fn greet_and_serve<IO, S, B>(
-    io: IO,
+async fn greet_and_serve(
+    io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     time: Duration,
     until: Until,
     handshaking: OwnedSemaphorePermit,
-    service: S,
-) -> Ended
-where
-    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: std::error::Error + Send + Sync,
-{
+    service: impl Calls,
+) -> Ended {
     let io = in_time(time, &until, preface::read(io)).await?;
     drop(handshaking);
     let service = service.map_request(|request: Request<Incoming>| request.map(Body::new));

@@ -63,20 +63,37 @@ impl Default for TransportOptions {
     }
 }
 
+/// What answers the calls of all connections: a service that is copied for each, and never fails itself.
+pub trait Calls:
+    Service<Request<Body>, Response = Response<<Self as Calls>::Answer>, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+    /// The body of an answer.
+    type Answer: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static;
+}
+
+impl<S, B> Calls for S
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+    B: http_body::Body<Data = Bytes, Error: std::error::Error + Send + Sync> + Send + 'static,
+{
+    type Answer = B;
+}
+
 /// Serves the connections of `listener` until `closed`; then no further one is taken, and the calls under way are finished.
 /// Connections that are left are cut when this is dropped.
-pub async fn serve<S, B>(
+pub async fn serve(
     listener: TcpListener,
     options: &TransportOptions,
     clock: &Clock,
-    service: S,
+    service: impl Calls,
     closed: impl Future<Output = ()>,
-) where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-    B: http_body::Body<Data = Bytes> + Send + 'static,
-    B::Error: std::error::Error + Send + Sync,
-{
+) {
     let serving = accept::run(listener, options, service, closed);
     match &options.tls {
         Some(tls) => tokio::select! {

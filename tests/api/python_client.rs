@@ -11,40 +11,18 @@ use crate::support::Postroom;
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 /// The server thinks for so long before it takes the letter: what a tail shows in that time, it shows live.
 const BEFORE_THE_LETTER_IS_TAKEN: Duration = Duration::from_millis(700);
-const PASSWORD: &str = "correct horse";
+pub(crate) const PASSWORD: &str = "correct horse";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_client_goes_the_whole_way() {
-    let python = tokio::task::spawn_blocking(environment).await.expect("an environment");
+    let python = environment().await;
     let behaviour = Behaviour::default().login("python", PASSWORD).delay("dot", BEFORE_THE_LETTER_IS_TAKEN);
     let server = behaviour.start().await;
     let postroom = Postroom::start().await;
 
-    let mut client = Command::new(python);
-    client.arg(Path::new(ROOT).join("tests/clients/python/client.py"));
-    client.args(["--address", &postroom.address, "--key", &postroom.key, "--site", "python"]);
-    client.args([
-        "--smtp-host",
-        "127.0.0.1",
-        "--smtp-port",
-        &server.port().to_string(),
-        "--security",
-        "NONE",
-    ]);
-    client.args(["--username", "python", "--password", PASSWORD, "--sender", "shop@example.com"]);
-    client.args([
-        "--to",
-        "Ann Lee <ann@example.org>",
-        "--cc",
-        "bob@example.org",
-        "--bcc",
-        "eve@example.org",
-        "--expect-live",
-    ]);
-    // A proxy of the machine is not for the loopback.
-    client.env("no_grpc_proxy", "127.0.0.1");
-    let output = tokio::task::spawn_blocking(move || client.output()).await.expect("no panic");
-    must_succeed("client.py", &output.expect("Python starts"));
+    let mut client = client(&python, &postroom.address, &postroom.key, server.port());
+    client.args(["--site", "python", "--expect-live"]);
+    run(client).await;
 
     let letters = server.journal().letters;
     assert_eq!(letters.len(), 1, "one letter and no second one");
@@ -66,8 +44,31 @@ async fn a_python_client_goes_the_whole_way() {
     }
 }
 
+/// The client for a server of Postroom, whose account is at this port of this machine.
+pub(crate) fn client(python: &Path, address: &str, key: &str, smtp_port: u16) -> Command {
+    let mut client = Command::new(python);
+    client.arg(Path::new(ROOT).join("tests/clients/python/client.py"));
+    client.args(["--address", address, "--key", key]);
+    client.args(["--smtp-host", "127.0.0.1", "--smtp-port", &smtp_port.to_string(), "--security", "NONE"]);
+    client.args(["--username", "python", "--password", PASSWORD, "--sender", "shop@example.com"]);
+    client.args(["--to", "Ann Lee <ann@example.org>", "--cc", "bob@example.org", "--bcc", "eve@example.org"]);
+    // A proxy of the machine is not for the loopback.
+    client.env("no_grpc_proxy", "127.0.0.1");
+    client
+}
+
+/// Lets a client go its way, which must succeed.
+pub(crate) async fn run(mut client: Command) {
+    let output = tokio::task::spawn_blocking(move || client.output()).await.expect("no panic");
+    must_succeed("client.py", &output.expect("Python starts"));
+}
+
 /// The interpreter of a virtual environment that has what requirements.txt names; made once under target/.
-pub(crate) fn environment() -> PathBuf {
+pub(crate) async fn environment() -> PathBuf {
+    tokio::task::spawn_blocking(make_environment).await.expect("an environment")
+}
+
+fn make_environment() -> PathBuf {
     let requirements = Path::new(ROOT).join("tests/clients/python/requirements.txt");
     let wanted = fs::read_to_string(&requirements).expect("the requirements");
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python");
@@ -90,7 +91,7 @@ pub(crate) fn environment() -> PathBuf {
     python
 }
 
-pub(crate) fn must_succeed(what: &str, output: &Output) {
+fn must_succeed(what: &str, output: &Output) {
     let Output { status, stdout, stderr } = output;
     let (stdout, stderr) = (String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr));
     assert!(status.success(), "{what}: {status}\n{stdout}\n{stderr}");

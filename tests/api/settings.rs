@@ -7,28 +7,11 @@ use postroom::api::proto::{
     Account, AccountPriority, DeleteAccountRequest, GetSettingsRequest, ListAccountsRequest, LogLevel,
     LogRewritePeriod, OnUncertain, SendMessageRequest, Settings, UpdateAccountRequest, UpdateSettingsRequest,
 };
-use prost_types::FieldMask;
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::scripted::ordinary::{Behaviour, Then};
+use crate::settings_effects::{current, seconds, update};
 use crate::support::{Options, Postroom, SITE, bad_fields, letter, plain_account, reason};
-
-fn seconds(seconds: i64) -> prost_types::Duration {
-    prost_types::Duration { seconds, nanos: 0 }
-}
-
-async fn current(postroom: &Postroom) -> Settings {
-    let request = GetSettingsRequest { name: format!("{SITE}/settings") };
-    postroom.settings().get_settings(request).await.expect("settings").into_inner().settings.expect("set")
-}
-
-async fn update(postroom: &Postroom, settings: Settings, paths: &[&str]) -> Result<Settings, Status> {
-    let paths = paths.iter().map(ToString::to_string).collect();
-    let settings = Settings { name: format!("{SITE}/settings"), ..settings };
-    let request = UpdateSettingsRequest { settings: Some(settings), update_mask: Some(FieldMask { paths }) };
-    let updated = postroom.settings().update_settings(request).await?;
-    Ok(updated.into_inner().settings.expect("set"))
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn settings_begin_as_the_contract_says() {

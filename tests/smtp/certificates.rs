@@ -25,19 +25,25 @@ pub(crate) enum Certificate {
     UnknownIssuer,
 }
 
-struct Authority {
+/// Who gives certificates.
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    pem: String,
+    /// Its own certificate.
+    pub(crate) pem: String,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let mut params = CertificateParams::new(Vec::new()).expect("no names");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, name);
         let key = KeyPair::generate().expect("a key");
         let pem = params.self_signed(&key).expect("a certificate").pem();
         Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    pub(crate) fn sign(&self, params: &CertificateParams, key: &KeyPair) -> rcgen::Certificate {
+        params.signed_by(key, &self.issuer).expect("a certificate")
     }
 
     fn known() -> &'static Self {
@@ -61,13 +67,11 @@ impl Certificate {
         }
         let key = KeyPair::generate().expect("a key");
         let certificate = match self {
-            Self::SelfSigned => params.self_signed(&key),
-            Self::UnknownIssuer => params.signed_by(&key, &Authority::new("Nobody").issuer),
-            Self::Good | Self::Expired | Self::OtherName => {
-                params.signed_by(&key, &Authority::known().issuer)
-            }
+            Self::SelfSigned => params.self_signed(&key).expect("a certificate"),
+            Self::UnknownIssuer => Authority::new("Nobody").sign(&params, &key),
+            Self::Good | Self::Expired | Self::OtherName => Authority::known().sign(&params, &key),
         };
-        let chain: Vec<CertificateDer<'static>> = vec![certificate.expect("a certificate").der().clone()];
+        let chain: Vec<CertificateDer<'static>> = vec![certificate.der().clone()];
         let key = PrivateKeyDer::Pkcs8(key.serialize_der().into());
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()

@@ -109,7 +109,9 @@ async fn each_step_may_fail() {
 async fn forbidden_addresses_fail_at_resolve() {
     let report = check(&target_at("10.0.0.1", 25, Security::None)).await;
     assert_eq!(states(&report), "F------");
-    assert!(report.failure().is_some_and(|step| step.advice.contains("allowed by the operator")));
+    assert!(
+        report.failure().is_some_and(|step| step.advice.contains("the operator of this service decides"))
+    );
 }
 
 #[tokio::test]

@@ -13,13 +13,13 @@ use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::codec::CompressionEncoding;
 use tonic::{Request, Status, Streaming};
-use tonic_prost::ProstDecoder;
 use tracing::Instrument;
 
 use super::convert;
 use super::taking::{Sent, Taking};
 use crate::api::admission::Reception;
 use crate::api::auth::{Credentials, KEY_CHECK};
+use crate::api::codec::Decoder;
 use crate::api::fields::{self, Violations};
 use crate::api::follow::{Responses, shutting_down};
 use crate::api::memory::Hold;
@@ -97,7 +97,7 @@ impl Items {
             hold.shrink_to(request.encoded_len());
             // A decoder keeps what its largest message took. Of a large one it has nothing but that, and goes.
             let max_bytes = Some(self.max_letter_bytes + limits::LETTER_OVERHEAD_BYTES);
-            let decoder = ProstDecoder::default();
+            let decoder = Decoder::default();
             self.decoded = Streaming::new_request(decoder, reception.clone(), self.encoding, max_bytes);
         }
         Some(Ok(Item { request, hold }))

@@ -72,7 +72,8 @@ struct Opening<'a> {
 impl Opening<'_> {
     async fn run(mut self, deadlines: Deadlines) -> Result<Opened, Failure> {
         let server = &self.target.server;
-        let addresses = resolve(self.connector, server, deadlines.reply, self.log).await?;
+        let Connector { egress, look_ups, .. } = self.connector;
+        let addresses = resolve(egress, look_ups, server, deadlines.reply, self.log).await?;
         let found = addresses.iter().map(|a| a.ip().to_string()).collect::<Vec<_>>().join(", ");
         self.progress.pass(Reply::absent(found));
 

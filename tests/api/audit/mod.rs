@@ -1,6 +1,7 @@
 //! The log `audit`: who did what is in it, whoever may not read it learns nothing of it, and nothing is done without it.
 
 mod deeds;
+mod omissions;
 mod reading;
 mod together;
 

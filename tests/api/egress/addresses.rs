@@ -1,7 +1,7 @@
 //! Hosts that lead to forbidden addresses, in all the forms in which one can be written.
 
-/// Each is refused by a policy of public addresses only.
-pub(super) const FORBIDDEN: [&str; 120] = [
+/// Addresses. Each is refused by a policy of public addresses only.
+pub(super) const ADDRESSES: [&str; 98] = [
     "0.0.0.0",
     "0.1.2.3",
     "10.0.0.1",
@@ -32,6 +32,7 @@ pub(super) const FORBIDDEN: [&str; 120] = [
     "239.255.255.255",
     "240.0.0.1",
     "255.255.255.255",
+    // decimal, hexadecimal, octal, shortened, mixed
     "2130706433",
     "0",
     "3232235521",
@@ -58,6 +59,7 @@ pub(super) const FORBIDDEN: [&str; 120] = [
     "169.254.43518",
     "0251.0376.0251.0376",
     "[127.0.0.1]",
+    // IPv6
     "::",
     "::1",
     "[::1]",
@@ -100,6 +102,10 @@ pub(super) const FORBIDDEN: [&str; 120] = [
     "2a00:1450:4001:81b:200:5efe:169.254.169.254",
     "2a00::5efe:127.0.0.1",
     "100.100.100.200.",
+];
+
+/// Names that stand for such addresses, and addresses that are such only when they are made ASCII, as fields are.
+pub(super) const NAMES: [&str; 22] = [
     "localhost",
     "LOCALHOST",
     "localhost.",
@@ -123,6 +129,11 @@ pub(super) const FORBIDDEN: [&str; 120] = [
     "１0.0.0.1",
     "⓪",
 ];
+
+/// All of them.
+pub(super) fn forbidden() -> Vec<&'static str> {
+    [&ADDRESSES[..], &NAMES].concat()
+}
 
 /// What is no host at all; refused as a bad field before any policy is asked.
 pub(super) const NO_HOSTS: [&str; 24] = [

@@ -6,7 +6,7 @@ use std::time::Duration;
 use postroom::api::proto::check_account_request::Target;
 use tonic::Code;
 
-use super::addresses::{FORBIDDEN, NO_HOSTS};
+use super::addresses::{ADDRESSES, NO_HOSTS};
 use super::{
     Calls, Counter, account, demand_failed, demand_refused, inactive, leave_accounts, try_everything,
 };
@@ -59,7 +59,7 @@ async fn ports_are_refused_at_once_whatever_the_host() {
     let options = Options { egress_ports: Some("25,465-587"), ..Options::default() };
     let postroom = Postroom::start_with(options).await;
     let calls = Calls(postroom.channel(&postroom.key));
-    for host in ["127.0.0.1", "localhost", "mail.example.com", FORBIDDEN[1]] {
+    for host in ["127.0.0.1", "localhost", "mail.example.com", ADDRESSES[1]] {
         for wrong in [port, 1, 24, 464, 588, 65_535] {
             let wanted = account(host, wrong, "shop@example.com");
             for wanted in [wanted.clone(), inactive(wanted.clone())] {

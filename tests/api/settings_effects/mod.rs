@@ -11,16 +11,20 @@ use tonic::Status;
 
 use crate::support::{Postroom, SITE, patiently};
 
-fn seconds(seconds: i64) -> prost_types::Duration {
+pub(crate) fn seconds(seconds: i64) -> prost_types::Duration {
     prost_types::Duration { seconds, nanos: 0 }
 }
 
-async fn current(postroom: &Postroom) -> Settings {
+pub(crate) async fn current(postroom: &Postroom) -> Settings {
     let request = GetSettingsRequest { name: format!("{SITE}/settings") };
     postroom.settings().get_settings(request).await.expect("settings").into_inner().settings.expect("set")
 }
 
-async fn update(postroom: &Postroom, settings: Settings, paths: &[&str]) -> Result<Settings, Status> {
+pub(crate) async fn update(
+    postroom: &Postroom,
+    settings: Settings,
+    paths: &[&str],
+) -> Result<Settings, Status> {
     let paths = paths.iter().map(ToString::to_string).collect();
     let settings = Settings { name: format!("{SITE}/settings"), ..settings };
     let request = UpdateSettingsRequest { settings: Some(settings), update_mask: Some(FieldMask { paths }) };

@@ -1,4 +1,4 @@
-//! An authority, the certificates it gives, and the files that a server is given.
+//! Certificates of an authority for servers and clients of the API, and the files that a server is given.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -6,18 +6,10 @@ use std::path::PathBuf;
 
 use postroom::config::TlsFiles;
 use postroom::transport::{Tls, TransportOptions};
-use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    date_time_ymd,
-};
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, KeyPair, date_time_ymd};
 use tempfile::TempDir;
 
-/// Who gives certificates.
-pub(crate) struct Authority {
-    issuer: Issuer<'static, KeyPair>,
-    /// Its own certificate.
-    pub(crate) pem: String,
-}
+pub(crate) use crate::scripted::certificates::Authority;
 
 /// A certificate and its key.
 pub(crate) struct Issued {
@@ -26,22 +18,12 @@ pub(crate) struct Issued {
 }
 
 impl Authority {
-    pub(crate) fn new(name: &str) -> Self {
-        let mut params = CertificateParams::new(Vec::new()).expect("no names");
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, name);
-        let key = KeyPair::generate().expect("a key");
-        let pem = params.self_signed(&key).expect("a certificate").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
     fn issue(&self, fill: impl FnOnce(&mut CertificateParams)) -> Issued {
         let names = ["localhost", "127.0.0.1"].map(str::to_owned);
         let mut params = CertificateParams::new(names).expect("names");
         fill(&mut params);
         let key = KeyPair::generate().expect("a key");
-        let cert = params.signed_by(&key, &self.issuer).expect("a certificate");
-        Issued { cert: cert.pem(), key: key.serialize_pem() }
+        Issued { cert: self.sign(&params, &key).pem(), key: key.serialize_pem() }
     }
 
     /// For a server on this machine.

@@ -5,6 +5,7 @@ mod bombs;
 mod certs;
 mod channels;
 mod deadlines;
+mod elements;
 mod exchange;
 mod floods;
 mod memory;

@@ -1,8 +1,5 @@
 //! TLS as clients of others see it: openssl, Python, plain text that comes to the wrong door.
 
-use std::path::Path;
-use std::process::Command;
-
 use postroom::api::proto::ListSitesRequest;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -14,11 +11,9 @@ use tonic_health::pb::health_client::HealthClient;
 use super::certs::{Authority, Files};
 use super::channels::{client_config, openssl, tls_channel};
 use crate::binary::{DataDir, Serving};
-use crate::python_client::{environment, must_succeed};
+use crate::python_client;
 use crate::scripted::ordinary::Behaviour;
 use crate::support::{PATIENCE, bare_channel, patiently, reason};
-
-const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// A server of the built program with TLS, and an admin key.
 async fn serve(data_dir: &DataDir, files: &Files, more: &[&str]) -> (Serving, String) {
@@ -90,11 +85,11 @@ async fn plain_text_at_the_door_of_tls_just_ends() {
 /// tests/clients/python goes the whole way over TLS, and over mutual TLS.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_python_client_goes_the_whole_way_over_tls() {
-    let python = tokio::task::spawn_blocking(environment).await.expect("an environment");
+    let python = python_client::environment().await;
     let authority = Authority::new("Authority of TLS");
     let client = authority.client();
     for mutual in [false, true] {
-        let server = Behaviour::default().login("python", "correct horse").start().await;
+        let server = Behaviour::default().login("python", python_client::PASSWORD).start().await;
         let files = Files::new(&authority.server(), mutual.then_some(&authority));
         for (name, pem) in
             [("root.pem", &authority.pem), ("client.pem", &client.cert), ("client-key.pem", &client.key)]
@@ -103,25 +98,12 @@ async fn a_python_client_goes_the_whole_way_over_tls() {
         }
         let data_dir = DataDir::new();
         let (serving, key) = serve(&data_dir, &files, &[]).await;
-        let mut command = Command::new(&python);
-        command.arg(Path::new(ROOT).join("tests/clients/python/client.py"));
-        command.args(["--address", &serving.address, "--key", &key, "--ca", &files.text("root.pem")]);
+        let mut command = python_client::client(&python, &serving.address, &key, server.port());
+        command.args(["--ca", &files.text("root.pem")]);
         if mutual {
             command.args(["--cert", &files.text("client.pem"), "--cert-key", &files.text("client-key.pem")]);
         }
-        command.args([
-            "--smtp-host",
-            "127.0.0.1",
-            "--smtp-port",
-            &server.port().to_string(),
-            "--security",
-            "NONE",
-        ]);
-        command.args(["--username", "python", "--password", "correct horse", "--sender", "shop@example.com"]);
-        command.args(["--to", "ann@example.org", "--cc", "bob@example.org", "--bcc", "eve@example.org"]);
-        command.env("no_grpc_proxy", "127.0.0.1");
-        let output = tokio::task::spawn_blocking(move || command.output()).await.expect("no panic");
-        must_succeed("client.py", &output.expect("Python starts"));
+        python_client::run(command).await;
         assert_eq!(server.journal().letters.len(), 1);
     }
 }
