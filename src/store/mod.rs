@@ -17,6 +17,7 @@ pub mod events;
 pub mod keys;
 pub mod lanes;
 mod lines;
+pub mod load;
 pub mod logs;
 pub mod messages;
 pub mod notices;
@@ -48,6 +49,7 @@ use self::connecting::Pools;
 pub use self::error::StoreError;
 use crate::domain::clock::Clock;
 use crate::domain::settings::EffectiveSettings;
+use crate::metrics::Metrics;
 use crate::vault::Vault;
 
 /// The store: a pool of connections, the vault that seals what is secret, the clock it keeps in step with the
@@ -66,6 +68,7 @@ pub struct Store {
     defaults: Arc<EffectiveSettings>,
     /// What was just added to logs that somebody follows.
     recent: Arc<logs::Recent>,
+    metrics: Arc<Metrics>,
 }
 
 impl Store {
@@ -97,6 +100,7 @@ impl Store {
             changes: Arc::default(),
             defaults: Arc::default(),
             recent: Arc::default(),
+            metrics: Metrics::new(),
         })
     }
 
@@ -128,6 +132,12 @@ impl Store {
     #[must_use]
     pub fn defaults(&self) -> &EffectiveSettings {
         &self.defaults
+    }
+
+    /// What is counted. Whoever works with the store counts there.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The vault.

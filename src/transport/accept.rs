@@ -18,6 +18,7 @@ use tower::Service;
 
 use super::TransportOptions;
 use super::connection::Connecting;
+use crate::metrics::{Metrics, OpenConnection};
 
 /// Wait after the system could give no connection, for want of files or memory: it would say the same again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -28,6 +29,7 @@ const TELL: Duration = Duration::from_mins(1);
 pub(super) async fn run<S, B>(
     listener: TcpListener,
     options: &TransportOptions,
+    metrics: &Metrics,
     service: S,
     closed: impl Future<Output = ()>,
 ) where
@@ -63,6 +65,7 @@ pub(super) async fn run<S, B>(
                 let place = Arc::clone(&places).try_acquire_owned();
                 let handshaking = Arc::clone(&handshakes).try_acquire_owned();
                 let (Ok(place), Ok(handshaking)) = (place, handshaking) else {
+                    metrics.calls.connections_refused.inc();
                     // Closed unanswered: a client tries another replica, or again later.
                     full.tell(|| tracing::warn!(max_connections, %peer, "too many connections: refused"));
                     continue;
@@ -77,7 +80,9 @@ pub(super) async fn run<S, B>(
                     handshaking,
                 };
                 let service = service.clone();
+                let counted = OpenConnection::begin(&metrics.calls);
                 connections.spawn(async move {
+                    let _counted = counted;
                     connecting.serve(service).await;
                     drop(place);
                 });

@@ -33,6 +33,7 @@ mod letters_compose;
 mod levels;
 mod limits;
 mod logs;
+mod metrics;
 mod misbehaving;
 mod misuse;
 mod notices;

@@ -115,6 +115,8 @@ pub(crate) struct Options {
     pub(crate) database_url: Option<String>,
     /// Connections of clients.
     pub(crate) transport: TransportOptions,
+    /// Whether metrics are served.
+    pub(crate) metrics: bool,
 }
 
 impl Options {
@@ -144,6 +146,8 @@ pub(crate) struct Postroom {
     pub(crate) key: String,
     /// Where it listens.
     pub(crate) address: String,
+    /// Where its metrics are, if they are anywhere.
+    pub(crate) metrics_address: String,
     options: Options,
     shutdown: Shutdown,
     serving: Option<JoinHandle<Result<(), AppError>>>,
@@ -172,6 +176,7 @@ impl Postroom {
             vault,
             key,
             address: String::new(),
+            metrics_address: String::new(),
             options,
             shutdown,
             serving: None,
@@ -186,6 +191,12 @@ impl Postroom {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         self.address = listener.local_addr().expect("an address").to_string();
         self.shutdown = Shutdown::new();
+        let mut metrics_listener = None;
+        if self.options.metrics {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+            self.metrics_address = listener.local_addr().expect("an address").to_string();
+            metrics_listener = Some(listener);
+        }
         let options = AppOptions {
             smtp_ca_file: self.options.ca_file.clone(),
             egress: EgressConfig {
@@ -202,6 +213,7 @@ impl Postroom {
                 .check_limits
                 .unwrap_or(CheckLimits { per_site: 10_000, per_host: 10_000 }),
             transport: self.options.transport.clone(),
+            metrics_listener,
             ..AppOptions::new(self.database_url.clone(), Arc::clone(&self.vault))
         };
         let running = app::run(listener, options, self.shutdown.clone());
@@ -280,6 +292,7 @@ impl Postroom {
             vault,
             key: self.key.clone(),
             address: String::new(),
+            metrics_address: String::new(),
             options,
             shutdown: Shutdown::new(),
             serving: None,

@@ -14,6 +14,7 @@ use crate::api::fields::{self, Violations};
 use crate::api::proto::Message as ProtoMessage;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
+use crate::metrics::Via;
 use crate::store::messages::{self, NewMessage, Taken};
 use crate::vault::Fingerprint;
 
@@ -69,7 +70,7 @@ impl Taking {
     ///
     /// # Errors
     /// Those of [`Draft::finish`], `REQUEST_ID_REUSED`, `STORE_UNAVAILABLE`.
-    pub(super) async fn take(self, api: &Api, site: &SiteId) -> Result<Uuid, Problem> {
+    pub(super) async fn take(self, api: &Api, site: &SiteId, via: Via) -> Result<Uuid, Problem> {
         let Self { id, now, draft, request } = self;
         if let Some((request_id, own)) = &request
             && let Some((id, known)) = messages::find_by_request(&api.store, site, request_id).await?
@@ -101,7 +102,10 @@ impl Taking {
                 request: request.as_ref().map(|(id, own)| (id.as_str(), own.mac().as_slice())),
             };
             match messages::take(&api.store, &new).await? {
-                Taken::Stored => return Ok(id),
+                Taken::Stored => {
+                    api.store.metrics().delivery.accepted(via);
+                    return Ok(id);
+                }
                 Taken::AccountChanged => {}
                 Taken::RequestKnown { message, mac } => {
                     return first_result(message, &mac, request.as_ref().map(|(_, own)| own));
