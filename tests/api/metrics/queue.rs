@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use postroom::api::proto::{Message, SendMessageRequest};
+use postroom::domain::clock::Clock;
 use uuid::Uuid;
 
 use super::{FROM, Scrape, await_values, must_be_valid, start, start_with, text};
@@ -32,7 +33,8 @@ async fn what_waits_is_told_for_accounts_that_have_mail() {
     let parked = postroom.create_account(plain_account(&server, "mailing@example.com")).await;
     let empty = postroom.create_account(plain_account(&server, "other@example.com")).await;
     send(&postroom, letter("mailing@example.com", &["ann@example.org"])).await;
-    let send_time = Some(prost_types::Timestamp { seconds: 4_000_000_000, nanos: 0 });
+    let tomorrow = Clock::default().now().unix_timestamp() + 24 * 60 * 60;
+    let send_time = Some(prost_types::Timestamp { seconds: tomorrow, nanos: 0 });
     for number in 0..LETTERS {
         let mut message = letter(FROM, &[&format!("r{number}@example.org")]);
         message.send_time = send_time;
