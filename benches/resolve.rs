@@ -1,6 +1,7 @@
 //! How long the choice of account takes, by the number of accounts of a site: `ResolveAccount` over gRPC against a
 //! throw-away PostgreSQL. Prints figures, asserts nothing.
 
+mod authorised;
 #[expect(dead_code, reason = "shared with the bench of tails, which uses all of it")]
 mod rig;
 

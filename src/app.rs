@@ -29,7 +29,7 @@ use crate::domain::parking::Backoff;
 use crate::domain::settings::EffectiveSettings;
 use crate::shutdown::Shutdown;
 use crate::smtp::{Connector, ConnectorError, ConnectorOptions, Floors, Names};
-use crate::store::{PoolLimits, Store, StoreError, notices, replicas, sealed};
+use crate::store::{PoolLimits, Store, StoreError, load, notices, replicas, sealed};
 use crate::transport::{self, TransportOptions};
 use crate::vault::Vault;
 
@@ -75,6 +75,8 @@ pub struct AppOptions {
     pub drain_wait: Duration,
     /// Whether reflection is served.
     pub reflection: bool,
+    /// Where metrics are served; nowhere without.
+    pub metrics_listener: Option<TcpListener>,
     /// Connections of clients.
     pub transport: TransportOptions,
 }
@@ -98,6 +100,7 @@ impl AppOptions {
             calls_per_key: DEFAULT_CALLS_PER_KEY,
             drain_wait: Duration::ZERO,
             reflection: true,
+            metrics_listener: None,
             transport: TransportOptions::default(),
         }
     }
@@ -165,12 +168,13 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         calls_per_key,
         drain_wait,
         reflection,
+        metrics_listener,
         transport,
     } = options;
     let store =
         Store::open_with(&database_url, &pool, vault, Clock::default())?.with_defaults(settings_defaults);
     prepare(&store, &shutdown).await?;
-    let connector = Arc::new(Connector::new(ConnectorOptions {
+    let connector = Connector::new(ConnectorOptions {
         ca_file: smtp_ca_file,
         egress: policy,
         names: smtp_names,
@@ -178,7 +182,8 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         helo_name: helo_name(),
         clock: store.clock().clone(),
         floors: smtp_floors,
-    })?);
+    })?;
+    let connector = Arc::new(connector.with_metrics(Arc::clone(store.metrics())));
 
     let pulse = Pulse::new();
     let api = Api::new(
@@ -214,7 +219,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
         }
     };
     let service = calls_layer().layer(api::admission(&api, services));
-    let serve = transport::serve(listener, &transport, store.clock(), service, closed);
+    let serve = transport::serve(listener, &transport, store.clock(), store.metrics(), service, closed);
 
     // The pulse outlives delivery: leases count as long as it beats.
     let pulse_stop = CancellationToken::new();
@@ -229,6 +234,7 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     };
     // A task of its own, on which nothing here depends. It outlives delivery, too: the last outcomes are told.
     let notices = AbortOnDropHandle::new(tokio::spawn(notices::run(store.clone(), pulse_stop.clone())));
+    let metrics = metrics_listener.map(|listener| serve_metrics(listener, &store));
     let ((), (), (), (), noticed) = tokio::join!(
         working,
         pulse.run(&store, pulse_stop.clone()),
@@ -239,8 +245,26 @@ pub async fn run(listener: TcpListener, options: AppOptions, shutdown: Shutdown)
     if let Err(error) = noticed {
         tracing::error!(%error, "word between servers failed");
     }
+    drop(metrics);
     store.close().await;
     Ok(())
+}
+
+/// Serves metrics until the answer is dropped, to the last: what happens at the stop is told, too.
+fn serve_metrics(listener: TcpListener, store: &Store) -> [AbortOnDropHandle<()>; 2] {
+    let (backlog, of) = (Arc::new(load::Reading::new(store)), store.clone());
+    let scrapes = transport::serve_scrapes(listener, move || {
+        let (backlog, store) = (Arc::clone(&backlog), of.clone());
+        async move {
+            backlog.refresh().await;
+            load::tell_pools(&store);
+            let rendered = store.metrics().render();
+            rendered.inspect_err(|error| tracing::error!(%error, "metrics cannot be told")).ok()
+        }
+    });
+    let trying = store.clone();
+    let waits = async move { load::try_pools(&trying).await };
+    [tokio::spawn(scrapes), tokio::spawn(waits)].map(AbortOnDropHandle::new)
 }
 
 /// Gives every call a span with a request id, and tells of its end: at debug level, or at info level where it failed.

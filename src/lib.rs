@@ -12,20 +12,21 @@
 //! | [`smtp`] | the SMTP client: sessions, replies, TLS, egress, transcripts, the check of an account |
 //! | [`mime`] | letters as bytes: put together, or a caller's own mended |
 //! | [`vault`] | sealing of secrets |
+//! | [`metrics`] | what is counted, and its text for Prometheus |
 //! | [`domain`] | the rules, pure: addresses, choice of account, outcomes, retry times, rights |
 //! | [`config`] | flags and environment, checked once |
 //! | [`private_postgres`] | the PostgreSQL of those who bring none |
 //! | [`shutdown`] | signals, soft stop, hard stop |
-//! | [`transport`] | connections of clients: their number, TLS, HTTP/2 |
+//! | [`transport`] | connections of clients: their number, TLS, HTTP/2; the listener of metrics |
 //! | [`telemetry`] | log lines |
 //!
 //! # The rule
 //!
-//! `main -> cli -> app -> {api, delivery} -> {store, smtp, mime} -> {vault, domain}`: a module knows those to its right,
-//! never those to its left, never those beside it in braces. (`vault` knows one type of `domain`, the secret.) The
+//! `main -> cli -> app -> {api, delivery} -> {store, smtp, mime} -> {vault, metrics, domain}`: a module knows those to its right,
+//! never those to its left, never those beside it in braces. (`vault` knows one type of `domain`, the secret; `metrics` has its words.) The
 //! last five of the table are for `cli` and `app`; `delivery` is told of the shutdown. `domain` knows no tonic, prost,
 //! sqlx, lettre or tokio; generated types are known in `api` and `cli`, sqlx in `store`, lettre and mail-parser in
-//! `mime`, rustls in `smtp` and `transport`. `tests/architecture` holds the sources to it.
+//! `mime`, rustls in `smtp` and `transport`, prometheus-client in `metrics`. `tests/architecture` holds the sources to it.
 //!
 //! # A letter's journey
 //!
@@ -43,6 +44,7 @@ pub mod cli;
 pub mod config;
 pub mod delivery;
 pub mod domain;
+pub mod metrics;
 pub mod mime;
 pub mod private_postgres;
 pub mod shutdown;

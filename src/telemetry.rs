@@ -1,4 +1,5 @@
-//! What the program tells its operator: log lines on standard error, as text or JSON. Standard output is for results.
+//! What the program tells its operator: log lines on standard error, as text or JSON. Standard output is for results, and
+//! what is counted lives in `metrics`.
 
 use std::io;
 use std::str::FromStr;

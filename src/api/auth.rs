@@ -12,6 +12,7 @@ use super::strangers::{KeyHash, Strangers, missing};
 use crate::domain::access::{Caller, is_key, key_hash};
 use crate::domain::audit::Actor;
 use crate::domain::error::{Problem, Reason};
+use crate::metrics::Shed;
 use crate::store::Store;
 use crate::store::keys::{self, Key};
 
@@ -73,6 +74,7 @@ impl Authenticator {
         let header = metadata.get("authorization").and_then(|header| header.to_str().ok());
         let credentials = self.credentials(header).await?;
         self.count(&credentials).map_err(|wait| {
+            self.store.metrics().calls.shed(Shed::KeyRate);
             let rate = self.rate_of(&credentials.caller);
             let text = format!("this key may make {rate} calls a second");
             Problem::new(Reason::RateLimited, text)

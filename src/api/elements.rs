@@ -11,7 +11,7 @@ use prost::Message as _;
 use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 use prost::{DecodeError, Name};
 use prost_types::field_descriptor_proto::{Label, Type};
-use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet};
+use prost_types::{DescriptorProto, FieldDescriptorProto, FileDescriptorSet, MethodDescriptorProto};
 
 use super::malformed;
 use super::proto::DESCRIPTORS;
@@ -141,7 +141,7 @@ impl Messages {
         };
         let fields = described.iter().map(fields_of).collect();
         let services = files.file.iter().flat_map(|file| &file.service);
-        let inputs = services.flat_map(|service| &service.method).map(|method| method.input_type());
+        let inputs = services.flat_map(|service| &service.method).map(MethodDescriptorProto::input_type);
         let requests = inputs.filter_map(|name| Some((name.get(1..)?.to_owned(), *index_of.get(name)?)));
         Self { fields, requests: requests.collect() }
     }

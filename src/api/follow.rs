@@ -17,6 +17,7 @@ use super::Api;
 use super::auth::{Credentials, KEY_CHECK};
 use crate::domain::error::{Problem, Reason};
 use crate::domain::site::SiteId;
+use crate::metrics;
 
 /// Responses that wait for the reader; the next one is made when it was taken.
 const RESPONSES_IN_FLIGHT: usize = 1;
@@ -51,6 +52,8 @@ pub(super) struct Batch<Item> {
 
 /// What a stream tells of a table whose positions grow in the order of commits.
 pub(super) trait Followed: Send + Sync + 'static {
+    /// How streams of it are counted.
+    const COUNTED: metrics::Followed;
     /// What is told.
     type Item: Send + Sync + 'static;
     /// What a reader is sent.
@@ -135,11 +138,16 @@ impl<F: Followed> Follower<F> {
         let mut recorded = self.api.store.changes().watch(&self.site);
         // The first response comes at once, so that the reader has a token to come back with.
         let mut heartbeat = Instant::now();
+        let following = self.api.store.metrics().followers.follow(F::COUNTED);
+        // Since when all that was there will have been told, when the reader has taken the response at hand.
+        let mut taken = None;
         loop {
             if !self.room(responses).await? {
                 return Ok(());
             }
+            taken.take().into_iter().for_each(|all| following.told_all(all));
             recorded.mark_unchanged();
+            let asked = std::time::Instant::now();
             let read = tokio::select! {
                 () = responses.closed() => return Ok(()),
                 read = self.followed.read(self.place, Instant::now()) => read,
@@ -156,6 +164,7 @@ impl<F: Followed> Follower<F> {
                 }
             };
             self.place = reached;
+            let told_all = (!more).then_some(asked);
             if !items.is_empty() || Instant::now() >= heartbeat {
                 let response = self.followed.response(items, self.followed.token(reached));
                 // There is room: nobody else sends.
@@ -163,6 +172,9 @@ impl<F: Followed> Follower<F> {
                     return Ok(());
                 }
                 heartbeat = Instant::now() + HEARTBEAT;
+                taken = told_all;
+            } else if let Some(all) = told_all {
+                following.told_all(all);
             }
             if !more {
                 tokio::select! {

@@ -24,6 +24,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
                 max_concurrent_calls,
                 max_concurrent_streams,
                 max_connection_age,
+                metrics,
             },
         smtp_ca_file,
         egress,
@@ -40,8 +41,15 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
     raise_limit(max_connections);
     let shutdown = Shutdown::on_signals(drain_wait, shutdown_grace)?;
     let listener = TcpListener::bind(listen).await?;
+    let metrics_listener = match metrics {
+        Some(address) => Some(TcpListener::bind(address).await?),
+        None => None,
+    };
     let opened = Opened::new(store).await?;
     println!("listening on {}", listener.local_addr()?);
+    if let Some(metrics) = &metrics_listener {
+        println!("metrics on http://{}/metrics", metrics.local_addr()?);
+    }
     let options = AppOptions {
         smtp_ca_file,
         egress,
@@ -51,6 +59,7 @@ pub(super) async fn run(options: ServeOptions) -> Result<(), Failure> {
         calls_per_key,
         drain_wait,
         reflection,
+        metrics_listener,
         transport: TransportOptions {
             tls,
             max_connections,

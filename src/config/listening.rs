@@ -52,6 +52,10 @@ pub struct ListenOptions {
     /// After this time, give or take a tenth, a connection takes no further calls
     #[arg(long, env = "POSTROOM_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "1h", value_parser = humantime::parse_duration)]
     pub max_connection_age: Duration,
+
+    /// Address and port where Prometheus finds metrics, over plain text and without a key [default: none]
+    #[arg(long, env = "POSTROOM_METRICS_LISTEN", value_name = "ADDRESS")]
+    pub metrics_listen: Option<SocketAddr>,
 }
 
 /// The files of TLS, in PEM form.
@@ -80,6 +84,8 @@ pub struct ListenConfig {
     pub max_concurrent_streams: usize,
     /// From here on a connection takes no further calls.
     pub max_connection_age: Duration,
+    /// Where metrics are served; nowhere without.
+    pub metrics: Option<SocketAddr>,
 }
 
 impl ListenOptions {
@@ -95,6 +101,7 @@ impl ListenOptions {
             max_concurrent_calls,
             max_concurrent_streams,
             max_connection_age,
+            metrics_listen,
         } = self;
         let flag = "--max-connection-age";
         if max_connection_age < AGE_MIN {
@@ -132,6 +139,7 @@ impl ListenOptions {
             max_concurrent_calls: number(max_concurrent_calls),
             max_concurrent_streams: number(max_concurrent_streams),
             max_connection_age,
+            metrics: metrics_listen,
         }
     }
 }

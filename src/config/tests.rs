@@ -30,7 +30,9 @@ fn defaults_are_those_of_the_table() {
         max_concurrent_calls,
         max_concurrent_streams,
         max_connection_age,
+        metrics,
     } = config.listening;
+    assert_eq!(metrics, None, "off unless it is asked for");
     assert!(tls.is_none());
     assert_eq!(max_connections, 4_096);
     assert_eq!(max_concurrent_calls, 1_024);

@@ -106,6 +106,11 @@ pub(super) async fn run(
         }
         return if crowded { Then::Crowded(claim) } else { Then::Wait(Some(claim)) };
     }
+    let counted = &context.store.metrics().delivery;
+    counted.attempt_begins(start - claim.due);
+    for verdict in &verdicts {
+        counted.result(verdict.result.class, verdict.scope);
+    }
     let intervals = &sender.settings.retry_intervals;
     let policy = Policy {
         retry_intervals: intervals,

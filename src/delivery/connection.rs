@@ -96,6 +96,9 @@ impl Connection {
                     _counted: self.signals.holds_session(),
                 })
             };
+            if self.letters > 0 {
+                context.store.metrics().smtp.reused.inc();
+            }
             let results = session.deliver_through(gate, letter, transcript).await;
             self.letters += 1;
             if !(reused && session.lost_while_idle()) {

@@ -35,6 +35,7 @@ pub async fn watch_keys(store: Store, stop: CancellationToken) {
                 }
             }
             Err(error) => {
+                store.metrics().database.key_file_unusable();
                 // Once, not each second.
                 let told = error.to_string();
                 if told != complaint {

@@ -8,6 +8,7 @@ mod attempt;
 mod checks;
 mod clean;
 mod connection;
+mod counting;
 mod crew;
 mod dispatch;
 mod history;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::sleep;
 
-use super::history;
 use super::leases::Leases;
+use super::{counting, history};
 use crate::domain::log::Chunk;
 use crate::domain::site::SiteId;
 use crate::store::queue::Outcome;
@@ -76,6 +76,7 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
     loop {
         match recorded {
             Ok(counted) => {
+                counting::recorded(store, &outcomes, &chunks, &counted);
                 if counted.len() < outcomes.len() {
                     let late = outcomes.len() - counted.len();
                     tracing::warn!(%site, late, "outcomes came after a newer attempt was claimed and do not count");
@@ -84,6 +85,7 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
             }
             Err(StoreError::Unavailable(error)) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "outcomes wait for the store");
+                store.metrics().delivery.record_retries.inc();
                 sleep(wait).await;
                 wait = (wait * 2).min(*RETRY.end());
                 recorded = logs::record_again(store, site, &outcomes, &chunks).await;

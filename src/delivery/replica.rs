@@ -66,6 +66,7 @@ impl Pulse {
         };
         let result: Result<Result<(), StoreError>, _> = timeout(HEARTBEAT_TIMEOUT, beat).await;
         let writable = matches!(result, Ok(Ok(())));
+        store.metrics().database.beat(writable);
         let changed = self.writable.send_if_modified(|was| std::mem::replace(was, writable) != writable);
         if changed && writable {
             tracing::info!("the store can be written");

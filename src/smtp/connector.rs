@@ -13,6 +13,7 @@ use super::failure::Failure;
 use super::names::{LookUps, Names};
 use crate::domain::account::{Auth, Server};
 use crate::domain::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Longest name in EHLO, in bytes (RFC 5321 4.5.3.1.2).
 const MAX_HELO_BYTES: usize = 255;
@@ -55,6 +56,7 @@ pub struct Connector {
     plaintext_auth_hosts: Vec<String>,
     clock: Clock,
     pub(super) floors: Floors,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Connector {
@@ -81,7 +83,14 @@ impl Connector {
             plaintext_auth_hosts,
             clock,
             floors,
+            metrics: Metrics::new(),
         })
+    }
+
+    /// The same, whose sessions are counted there.
+    #[must_use]
+    pub fn with_metrics(self, metrics: Arc<Metrics>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Refuses a server that the policy forbids by port, name or literal address, without a look-up. Where a name

@@ -1,5 +1,6 @@
 //! What can go wrong with the database, as far as a caller can act on it.
 
+use crate::metrics::{StoreTrouble, store_failed};
 use crate::vault::VaultError;
 
 /// Why the store did not do what it was asked.
@@ -44,7 +45,13 @@ impl StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        if is_outage(&error) { Self::Unavailable(error) } else { Self::Refused(error) }
+        let is_outage = is_outage(&error);
+        store_failed(match error {
+            sqlx::Error::PoolTimedOut => StoreTrouble::PoolTimeout,
+            _ if is_outage => StoreTrouble::Unavailable,
+            _ => StoreTrouble::Refused,
+        });
+        if is_outage { Self::Unavailable(error) } else { Self::Refused(error) }
     }
 }
 

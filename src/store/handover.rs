@@ -231,7 +231,9 @@ mod tests {
         drop(place);
         let places: Vec<_> = std::iter::from_fn(|| handover.place(&lane())).collect();
         assert_eq!(places.len(), PLACES);
-        places.into_iter().for_each(|place| place.put(letter(false)).unwrap());
+        for place in places {
+            place.put(letter(false)).unwrap();
+        }
         assert!(handover.place(&lane()).is_none(), "it is full");
         let (taken, more) = counter.take(PLACES - 1);
         assert_eq!((taken.len(), more), (PLACES - 1, true));

@@ -19,6 +19,7 @@ pub mod handover;
 pub mod keys;
 pub mod lanes;
 mod lines;
+pub mod load;
 pub mod logs;
 pub mod messages;
 pub mod notices;
@@ -55,6 +56,7 @@ use self::handover::Handover;
 use self::queue::Horizons;
 use crate::domain::clock::Clock;
 use crate::domain::settings::EffectiveSettings;
+use crate::metrics::Metrics;
 use crate::vault::Vault;
 
 /// The store: a pool of connections, the vault that seals what is secret, the clock it keeps in step with the
@@ -76,6 +78,7 @@ pub struct Store {
     handover: Arc<Handover>,
     horizons: Arc<Horizons>,
     gatherers: Arc<OnceLock<Gatherers>>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is gathered into groups.
@@ -128,6 +131,7 @@ impl Store {
             handover: Arc::default(),
             horizons: Arc::default(),
             gatherers: Arc::default(),
+            metrics: Metrics::new(),
         })
     }
 
@@ -169,6 +173,12 @@ impl Store {
     #[must_use]
     pub fn defaults(&self) -> &EffectiveSettings {
         &self.defaults
+    }
+
+    /// What is counted. Whoever works with the store counts there.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     /// The vault.

@@ -32,7 +32,8 @@ pub async fn open(store: &Store, site: &SiteId, account: i64) -> Result<Option<A
     .await?;
     row.map(|row| match (row.username, row.sealed_password) {
         (Some(username), Some(sealed)) => {
-            let password = store.vault.open(&place(site, account), &sealed)?;
+            let opened = store.vault.open(&place(site, account), &sealed);
+            let password = opened.inspect_err(|_| store.metrics.database.password_unopened())?;
             Ok(Auth::Password { username, password })
         }
         _ => Ok(Auth::None),

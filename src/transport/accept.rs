@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::connection::Connecting;
 use super::{Calls, TransportOptions};
+use crate::metrics::{Metrics, OpenConnection};
 
 /// Wait after the system could give no connection, for want of files or memory: it would say the same again at once.
 const ACCEPT_RETRY: Duration = Duration::from_millis(50);
@@ -23,6 +24,7 @@ const TELL: Duration = Duration::from_mins(1);
 pub(super) async fn run(
     listener: TcpListener,
     options: &TransportOptions,
+    metrics: &Metrics,
     service: impl Calls,
     closed: impl Future<Output = ()>,
 ) {
@@ -53,6 +55,7 @@ pub(super) async fn run(
                 let place = Arc::clone(&places).try_acquire_owned();
                 let handshaking = Arc::clone(&handshakes).try_acquire_owned();
                 let (Ok(place), Ok(handshaking)) = (place, handshaking) else {
+                    metrics.calls.connections_refused.inc();
                     // Closed unanswered: a client tries another replica, or again later.
                     full.tell(|| tracing::warn!(max_connections, %peer, "too many connections: refused"));
                     continue;
@@ -67,7 +70,9 @@ pub(super) async fn run(
                     handshaking,
                 };
                 let service = service.clone();
+                let counted = OpenConnection::begin(&metrics.calls);
                 connections.spawn(async move {
+                    let _counted = counted;
                     connecting.serve(service).await;
                     drop(place);
                 });

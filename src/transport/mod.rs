@@ -6,6 +6,7 @@ mod expiry;
 mod open_files;
 mod preface;
 mod reload;
+mod scrapes;
 mod tls;
 
 use std::convert::Infallible;
@@ -18,8 +19,10 @@ use tonic::body::Body;
 use tower::Service;
 
 pub use self::open_files::raise_limit;
+pub use self::scrapes::serve as serve_scrapes;
 pub use self::tls::{Tls, TlsError};
 use crate::domain::clock::Clock;
+use crate::metrics::Metrics;
 
 /// Connections at once unless the operator says otherwise. An idle one takes some 32 KiB over plain text and some 40 KiB over
 /// TLS (measured), so that all together stay below 256 MiB.
@@ -91,10 +94,11 @@ pub async fn serve(
     listener: TcpListener,
     options: &TransportOptions,
     clock: &Clock,
+    metrics: &Metrics,
     service: impl Calls,
     closed: impl Future<Output = ()>,
 ) {
-    let serving = accept::run(listener, options, service, closed);
+    let serving = accept::run(listener, options, metrics, service, closed);
     match &options.tls {
         Some(tls) => tokio::select! {
             () = serving => {}

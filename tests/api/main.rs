@@ -34,6 +34,7 @@ mod letters_compose;
 mod levels;
 mod limits;
 mod logs;
+mod metrics;
 mod misbehaving;
 mod misuse;
 mod notices;

@@ -47,6 +47,8 @@ pub(crate) struct Options {
     pub(crate) database_url: Option<String>,
     /// Connections of clients.
     pub(crate) transport: TransportOptions,
+    /// Whether metrics are served.
+    pub(crate) metrics: bool,
     /// How much of the database may be taken; with patience unless named.
     pub(crate) pool: Option<PoolLimits>,
 }

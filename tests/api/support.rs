@@ -15,7 +15,7 @@ use postroom::api::proto::{
     ListLogEntriesRequest, LogEntry, Message, PasswordAuth, Security, SendMessageRequest, Settings,
     UpdateAccountRequest, UpdateSettingsRequest,
 };
-use postroom::app::{self, AppError};
+use postroom::app::{self, AppError, AppOptions};
 use postroom::domain::access::{Caller, Role, Scope, key_hash, new_key};
 use postroom::shutdown::Shutdown;
 use postroom::store::{Store, keys};
@@ -52,6 +52,8 @@ pub(crate) struct Postroom {
     pub(crate) key: String,
     /// Where it listens.
     pub(crate) address: String,
+    /// Where its metrics are, if they are anywhere.
+    pub(crate) metrics_address: String,
     options: Options,
     shutdown: Shutdown,
     serving: Option<JoinHandle<Result<(), AppError>>>,
@@ -80,6 +82,7 @@ impl Postroom {
             vault,
             key,
             address: String::new(),
+            metrics_address: String::new(),
             options,
             shutdown,
             serving: None,
@@ -94,7 +97,14 @@ impl Postroom {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         self.address = listener.local_addr().expect("an address").to_string();
         self.shutdown = Shutdown::new();
-        let options = self.options.for_server(&self.database_url, &self.vault);
+        let mut metrics_listener = None;
+        if self.options.metrics {
+            let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+            self.metrics_address = listener.local_addr().expect("an address").to_string();
+            metrics_listener = Some(listener);
+        }
+        let options =
+            AppOptions { metrics_listener, ..self.options.for_server(&self.database_url, &self.vault) };
         let running = app::run(listener, options, self.shutdown.clone());
         self.serving = Some(tokio::spawn(async move {
             let result = running.await;
@@ -171,6 +181,7 @@ impl Postroom {
             vault,
             key: self.key.clone(),
             address: String::new(),
+            metrics_address: String::new(),
             options,
             shutdown: Shutdown::new(),
             serving: None,

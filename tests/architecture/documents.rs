@@ -6,6 +6,7 @@ use std::path::Path;
 
 use clap::Args as _;
 use postroom::config::{KEY_DATA, ServeOptions};
+use postroom::metrics::{CallKind, Metrics, Running, Waiting};
 
 use crate::rust_files;
 
@@ -89,7 +90,7 @@ fn links_between_documents_lead_somewhere() {
         "docs/logs.md",
         "docs/delivery.md",
         "docs/SECURITY.md",
-        "docs/operating.md",
+        "docs/operations.md",
         "docs/settings.md",
     ] {
         let folder = Path::new(ROOT).join(document);
@@ -103,4 +104,45 @@ fn links_between_documents_lead_somewhere() {
         }
     }
     assert!(count > 5, "the links were not found");
+}
+
+/// Names of metrics in a text, without what a counter or a histogram adds to its own.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    let ours = words.filter(|word| word.starts_with("postroom_") || word.starts_with("process_"));
+    let endings = ["_total", "_bucket", "_count", "_sum", "_info"];
+    let bare =
+        |word: &str| endings.iter().find_map(|ending| word.strip_suffix(ending)).unwrap_or(word).to_owned();
+    ours.filter(|word| *word != "postroom_owner").map(bare).collect()
+}
+
+#[test]
+fn every_metric_is_explained_and_every_alert() {
+    let metrics = Metrics::new();
+    // What is told only when there is something to tell.
+    metrics.backlog.found(Some(Waiting::default()));
+    metrics.database.beat(true);
+    Running::begin(&metrics, "/", CallKind::Call).end(None);
+    Running::begin(&metrics, "/", CallKind::Stream).end(None);
+    let text = metrics.render().expect("text");
+    let lines = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: BTreeSet<String> =
+        lines.map(|line| line.split(' ').next().expect("a name").to_owned()).collect();
+    assert!(names.len() > 40, "{names:?}");
+    let page = read("docs/operations.md");
+    assert_eq!(metrics_in(&page), names, "docs/operations.md has other metrics than the server");
+    let alerts = read("deploy/prometheus/alerts.yaml");
+    for (file, text) in [("alerts.yaml", &alerts), ("postroom.json", &read("deploy/grafana/postroom.json"))] {
+        let unknown: Vec<_> = metrics_in(text).difference(&names).cloned().collect();
+        assert!(unknown.is_empty(), "{file} has metrics that are not there: {unknown:?}");
+    }
+    let rules: BTreeSet<&str> =
+        alerts.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    let explained: BTreeSet<String> =
+        first_cells(page.split("### When to worry").nth(1).expect("a section of alerts"));
+    assert_eq!(
+        explained.iter().map(String::as_str).collect::<BTreeSet<_>>(),
+        rules,
+        "alerts and their page differ"
+    );
 }

@@ -11,7 +11,7 @@ use std::path::Path;
 
 use self::source::{Mention, mentions};
 
-/// `main -> cli -> app -> {api, delivery} -> {store, smtp, mime} -> {vault, domain}`: each module, and what it may know.
+/// `main -> cli -> app -> {api, delivery} -> {store, smtp, mime} -> {vault, metrics, domain}`: each module, and what it may know.
 /// An entry with a path may know only what is below that path.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("main", &["cli"]),
@@ -50,19 +50,21 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
             "private_postgres",
         ],
     ),
-    ("api", &["store", "smtp", "mime", "vault", "domain"]),
-    ("delivery", &["store", "smtp", "mime", "vault", "domain", "shutdown"]),
-    ("store", &["vault", "domain"]),
-    ("smtp", &["vault", "domain"]),
+    ("api", &["store", "smtp", "mime", "vault", "metrics", "domain"]),
+    ("delivery", &["store", "smtp", "mime", "vault", "metrics", "domain", "shutdown"]),
+    ("store", &["vault", "metrics", "domain"]),
+    ("smtp", &["vault", "metrics", "domain"]),
     ("mime", &["vault", "domain"]),
     // Secrets are a type of the domain, since accounts have them.
     ("vault", &["domain::secret"]),
+    // It counts what the domain has words for.
+    ("metrics", &["domain"]),
     ("domain", &[]),
     // The operator's rules of egress and defaults of settings are read with the flags, so that an error names its flag.
     ("config", &["private_postgres", "smtp::egress", "telemetry", "domain::settings", "domain::log"]),
     ("private_postgres", &["domain::secret"]),
     // One place reads what a certificate says of itself.
-    ("transport", &["config::TlsFiles", "smtp::certificate_end", "domain::clock"]),
+    ("transport", &["config::TlsFiles", "smtp::certificate_end", "domain::clock", "metrics"]),
     ("telemetry", &[]),
     ("shutdown", &[]),
 ];
@@ -92,6 +94,7 @@ const CRATES: &[(&[&str], &[&str])] = &[
         &["api", "app", "cli", "delivery", "store", "smtp", "private_postgres", "shutdown", "transport"],
     ),
     (&["clap"], &["cli", "config", "telemetry"]),
+    (&["prometheus_client", "procfs"], &["metrics"]),
 ];
 
 /// What touches the process's surroundings (paths as they are written, or as imports make them), and who may do it.

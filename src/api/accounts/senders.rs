@@ -18,6 +18,7 @@ use crate::domain::error::{Problem, Reason};
 use crate::domain::secret::Secret;
 use crate::domain::sender::{self, Sender, Source, Wish, sender_name};
 use crate::domain::site::SiteId;
+use crate::metrics::Via;
 use crate::mime::words;
 use crate::store::sender_codes::{self, Tried};
 use crate::store::senders::{self, Created, NewCode, NewSender};
@@ -93,7 +94,12 @@ pub(super) async fn create(
         let message = letter.map(CodeLetter::message);
         let code = message.as_ref().map(|letter| NewCode { id: Uuid::now_v7(), code: &code, letter });
         match senders::create(&api.store, &NewSender { site, wish: &wish, code, request }).await? {
-            Created::Saved(sender) => return Ok(to_proto(&sender, caller)),
+            Created::Saved(sender) => {
+                if message.is_some() {
+                    api.store.metrics().delivery.accepted(Via::Own);
+                }
+                return Ok(to_proto(&sender, caller));
+            }
             Created::RequestKnown { sender, mac: known } => {
                 return first_result(api, caller, site, sender, &known, &own).await;
             }

@@ -17,6 +17,7 @@ use super::frames::{Frames, Piece, Prefix};
 use super::unpacking::Queue;
 use crate::api::memory::{Hold, SMALL_BYTES, Share};
 use crate::domain::error::{Problem, Reason};
+use crate::metrics::{Metrics, Shed};
 
 /// A message has this long to come in,
 const TIME: Duration = Duration::from_secs(30);
@@ -56,7 +57,7 @@ pub(super) struct Terms {
 pub(in crate::api) struct Reception(Arc<Mutex<Intake>>);
 
 impl Reception {
-    pub(super) fn new(inner: Body, terms: Terms, queue: Queue) -> Self {
+    pub(super) fn new(inner: Body, terms: Terms, queue: Queue, metrics: Arc<Metrics>) -> Self {
         let Terms { messages, max_message, share, stop } = terms;
         Self(Arc::new(Mutex::new(Intake {
             inner,
@@ -76,6 +77,7 @@ impl Reception {
             start: Instant::now(),
             received: 0,
             late: None,
+            metrics,
         })))
     }
 
@@ -130,6 +132,7 @@ struct Intake {
     /// and what came in since.
     received: u64,
     late: Option<Pin<Box<Sleep>>>,
+    metrics: Arc<Metrics>,
 }
 
 impl Intake {
@@ -216,8 +219,12 @@ impl Intake {
         // One that is too large the decoder refuses by its prefix.
         if length <= self.max_message && length + unpacked > SMALL_BYTES {
             let hold = share.hold(length + unpacked);
+            let metrics = Arc::clone(&self.metrics);
             self.taking = Some(match self.messages {
-                Messages::One => Box::pin(async move { timeout(PATIENCE, hold).await.map_err(|_| full()) }),
+                Messages::One => Box::pin(async move {
+                    let held = timeout(PATIENCE, hold).await;
+                    held.map_err(|_| full()).inspect_err(|_| metrics.calls.shed(Shed::Memory))
+                }),
                 Messages::Many => Box::pin(async move { Ok(hold.await) }),
             });
         }

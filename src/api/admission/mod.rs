@@ -1,6 +1,7 @@
 //! What a call must pass before a byte of its body is read: a place, a readable deadline, a key that counts. And what it is
 //! held to afterwards: the deadline, and the memory of its request.
 
+mod counting;
 mod deadline;
 mod frames;
 mod intake;
@@ -20,6 +21,7 @@ use tonic::body::Body;
 use tonic::service::Routes;
 use tower::Service;
 
+use self::counting::counted;
 use self::deadline::Answer;
 pub(super) use self::intake::Reception;
 use self::intake::{Messages, Terms};
@@ -27,6 +29,7 @@ use self::places::{Kind, Places};
 use self::unpacking::Unpacking;
 use super::{Api, limits};
 use crate::domain::error::Problem;
+use crate::metrics::{Running, Shed};
 
 /// Largest request of what needs no key: names of services, symbols and files.
 const MAX_OPEN_MESSAGE: usize = 64 * 1024;
@@ -74,7 +77,12 @@ impl Service<Request<Body>> for Admission {
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let admission = self.clone();
-        Box::pin(async move { Ok(admission.answer(request).await.unwrap_or_else(Status::into_http)) })
+        let path = request.uri().path();
+        let running = Running::begin(self.api.store.metrics(), path, Kind::of(path).counted());
+        Box::pin(async move {
+            let response = admission.answer(request).await.unwrap_or_else(Status::into_http);
+            Ok(counted(response, running))
+        })
     }
 }
 
@@ -84,7 +92,8 @@ impl Admission {
         let kind = Kind::of(request.uri().path());
         // Reflection ends with its client. Who watches health is told that it falls, and let go after that.
         let is_many = CLIENT_STREAMS.contains(&request.uri().path());
-        let place = places.take(kind)?;
+        let shed = |_: &Problem| api.store.metrics().calls.shed(Shed::Places(kind.counted()));
+        let place = places.take(kind).inspect_err(shed)?;
         let deadline = deadline::of(request.headers(), Instant::now())?;
         let work = pass(&api, kind, &unpacking, routes, request);
         let response = match deadline {
@@ -128,7 +137,8 @@ async fn pass(
     };
     let (parts, body) = request.into_parts();
     // What the request holds is held until it is answered, unless its handler takes it over.
-    let reception = Reception::new(body, terms, unpacking.queue());
+    let metrics = Arc::clone(api.store.metrics());
+    let reception = Reception::new(body, terms, unpacking.queue(), metrics);
     let mut request = Request::from_parts(parts, Body::new(reception.clone()));
     request.extensions_mut().insert(reception.clone());
     let Ok(response) = routes.call(request).await;

@@ -7,6 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::CallLimits;
 use crate::domain::error::{Problem, Reason};
+use crate::metrics::CallKind;
 
 /// Checks of health in flight. They need no key, so that they have places of their own: neither do they take others' places,
 /// nor do others take theirs.
@@ -49,6 +50,16 @@ impl Kind {
             path if path.starts_with(OURS) => Self::Call,
             "/grpc.health.v1.Health/Check" => Self::Check,
             _ => Self::Open,
+        }
+    }
+
+    /// How it is counted.
+    pub(super) fn counted(self) -> CallKind {
+        match self {
+            Self::Call => CallKind::Call,
+            Self::Stream => CallKind::Stream,
+            Self::Check => CallKind::Check,
+            Self::Open => CallKind::Open,
         }
     }
 

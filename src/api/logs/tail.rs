@@ -21,6 +21,7 @@ use crate::domain::audit::{Reading, Tailed};
 use crate::domain::error::Problem;
 use crate::domain::log::LogId;
 use crate::domain::site::SiteId;
+use crate::metrics::Followed as Counted;
 use crate::store::Store;
 use crate::store::logs::{self, ChunkFilter, Follower, Part, StoredChunk};
 
@@ -183,6 +184,7 @@ enum Told {
 }
 
 impl Followed for Tail {
+    const COUNTED: Counted = Counted::Logs;
     type Item = Told;
     type Response = TailLogEntriesResponse;
 

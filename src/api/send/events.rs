@@ -24,6 +24,7 @@ use crate::domain::error::Problem;
 use crate::domain::event::{Event, EventRecipient, KEPT};
 use crate::domain::message::MessageState;
 use crate::domain::site::SiteId;
+use crate::metrics::Followed as Counted;
 use crate::store::Store;
 use crate::store::events::{self, EventFilter, StoredEvents};
 
@@ -93,6 +94,7 @@ struct Watch {
 }
 
 impl Followed for Watch {
+    const COUNTED: Counted = Counted::Events;
     type Item = ProtoEvent;
     type Response = WatchEventsResponse;
 

@@ -40,6 +40,7 @@ use crate::domain::address::Mailbox;
 use crate::domain::error::Problem;
 use crate::domain::message::{Message, MessageState};
 use crate::domain::site::SiteId;
+use crate::metrics::Via;
 use crate::store::messages::{self, MessageFilter};
 
 /// Longest `wait` of `SendMessage`.
@@ -83,7 +84,7 @@ impl SendService for Service {
         let (api, of_site) = (Arc::clone(&self.0), site.clone());
         let taken = to_the_end(async move {
             let _held = held;
-            taking.take(&api, &of_site).await
+            taking.take(&api, &of_site, Via::Unary).await
         });
         let message = match taken.await? {
             Sent::Now(message) if wait.is_zero() => *message,

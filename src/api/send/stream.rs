@@ -29,6 +29,7 @@ use crate::api::{Api, limits, malformed, status, to_the_end};
 use crate::domain::access::Rpc;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::Message;
+use crate::metrics::Via;
 
 /// The results of a stream.
 pub(super) type Results = Responses<SendMessagesResponse>;
@@ -220,7 +221,7 @@ async fn take(api: &Api, credentials: &Credentials, item: SendMessagesRequest) -
     }
     let taking = Taking::parse(api, site.as_ref(), message, &request_id, &mut violations);
     let (site, taking) = violations.finish_with(site.zip(taking))?;
-    match taking.take(api, &site).await? {
+    match taking.take(api, &site, Via::Stream).await? {
         Sent::Now(message) => Ok(*message),
         Sent::Before(id) => super::find(api, &site, id).await,
     }

@@ -15,6 +15,7 @@ use crate::api::proto::Message as ProtoMessage;
 use crate::domain::error::{Problem, Reason};
 use crate::domain::message::{Message, MessageState};
 use crate::domain::site::SiteId;
+use crate::metrics::Via;
 use crate::store::routes::{self, Question, Route};
 use crate::store::taking::{self, NewMessage, Stored, Taken};
 use crate::vault::Fingerprint;
@@ -90,7 +91,7 @@ impl Taking {
     ///
     /// # Errors
     /// Those of [`Draft::finish`], `REQUEST_ID_REUSED`, `STORE_UNAVAILABLE`.
-    pub(super) async fn take(self, api: &Api, site: &SiteId) -> Result<Sent, Problem> {
+    pub(super) async fn take(self, api: &Api, site: &SiteId, via: Via) -> Result<Sent, Problem> {
         for _ in 0..MAX_CHOICES {
             let route = self.route(api, site).await?;
             let Self { id, now, draft, request } = &self;
@@ -102,7 +103,10 @@ impl Taking {
             let mac = |(id, own): &(String, Fingerprint)| (id.clone(), own.mac().to_vec());
             let new = new_message(site, *id, letter, request.as_ref().map(mac));
             match taking::take(&api.store, &new).await? {
-                Taken::Stored(stored) => return Ok(Sent::Now(Box::new(message(new, stored)))),
+                Taken::Stored(stored) => {
+                    api.store.metrics().delivery.accepted(via);
+                    return Ok(Sent::Now(Box::new(message(new, stored))));
+                }
                 Taken::AccountChanged => {}
                 Taken::RequestKnown { message, mac } => return first_result(message, &mac, own),
             }

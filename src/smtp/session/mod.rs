@@ -24,6 +24,7 @@ use super::deadlines::Deadlines;
 use super::failure::Failure;
 use super::transcript::Transcript;
 use crate::domain::log::EntryKind;
+use crate::metrics::OpenSession;
 
 /// How long a server gets to answer QUIT; nothing depends on it.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(1);
@@ -42,6 +43,7 @@ pub struct Session {
     lost_while_idle: bool,
     /// What is written next; kept, so that a letter costs no allocation of its size.
     out: Vec<u8>,
+    _counted: OpenSession,
 }
 
 /// What is known of the connection.
@@ -124,7 +126,7 @@ impl Session {
 
 impl From<Opened> for Session {
     fn from(opened: Opened) -> Self {
-        let Opened { dialogue, capabilities, lines } = opened;
+        let Opened { dialogue, capabilities, lines, counted } = opened;
         Self {
             dialogue,
             state: State::Ready,
@@ -133,6 +135,7 @@ impl From<Opened> for Session {
             letters: 0,
             lost_while_idle: false,
             out: Vec::new(),
+            _counted: counted,
         }
     }
 }

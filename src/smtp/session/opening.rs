@@ -13,6 +13,7 @@ use crate::domain::account::{Auth, Security};
 use crate::domain::log::EntryKind;
 use crate::domain::outcome::Step;
 use crate::domain::reply::Reply;
+use crate::metrics::OpenSession;
 use crate::smtp::capabilities::Capabilities;
 use crate::smtp::connect::{connect, resolve};
 use crate::smtp::connector::{Connector, Target};
@@ -37,6 +38,7 @@ pub(in crate::smtp) struct Opened {
     pub(in crate::smtp) capabilities: Capabilities,
     /// The lines of the last EHLO behind the first, printable.
     pub(in crate::smtp) lines: Vec<String>,
+    pub(in crate::smtp) counted: OpenSession,
 }
 
 /// Opens; `progress` tells afterwards how far it came.
@@ -47,7 +49,8 @@ pub(in crate::smtp) async fn open(
     progress: &mut Progress,
     log: &Transcript,
 ) -> Result<Opened, Failure> {
-    let mut opened = Opening { connector, target, progress, log }.run(deadlines).await;
+    let start = Instant::now();
+    let mut opened = Opening { connector, target, progress, log }.run(deadlines, start).await;
     if let Err(failure) = &mut opened {
         // A server may put what it learnt in a session before into a list of mechanisms, or a certificate.
         failure.reply.text = Redactor::new(&target.auth).mask_text(&failure.reply.text);
@@ -55,6 +58,7 @@ pub(in crate::smtp) async fn open(
     match &opened {
         Ok(_) => tracing::debug!(host = %target.server.host, "SMTP session opened"),
         Err(failure) => {
+            connector.metrics.smtp.failed(failure.step);
             tracing::debug!(host = %target.server.host, step = ?failure.step, kind = ?failure.kind, code = failure.reply.code, "SMTP session not opened");
             log.record(EntryKind::Error, failure.to_string());
         }
@@ -70,7 +74,7 @@ struct Opening<'a> {
 }
 
 impl Opening<'_> {
-    async fn run(mut self, deadlines: Deadlines) -> Result<Opened, Failure> {
+    async fn run(mut self, deadlines: Deadlines, start: Instant) -> Result<Opened, Failure> {
         let server = &self.target.server;
         let Connector { egress, look_ups, .. } = self.connector;
         let addresses = resolve(egress, look_ups, server, deadlines.reply, self.log).await?;
@@ -84,7 +88,10 @@ impl Opening<'_> {
         let mut dialogue = Dialogue { wire: Wire::new(stream), deadlines, redactor };
         let opened = self.talk(&mut dialogue).await;
         match opened {
-            Ok((capabilities, lines)) => Ok(Opened { dialogue, capabilities, lines }),
+            Ok((capabilities, lines)) => {
+                let counted = OpenSession::begin(&self.connector.metrics, start.elapsed());
+                Ok(Opened { dialogue, capabilities, lines, counted })
+            }
             Err(failure) => {
                 dialogue.close(self.log).await;
                 Err(failure)
@@ -198,6 +205,7 @@ impl Opening<'_> {
         }
         // Plain text behind the 220 would be read as if it had come through TLS (CVE-2011-0411 and its kin).
         if dialogue.wire.is_disturbed() && !dialogue.wire.buffered().is_empty() {
+            self.connector.metrics.smtp.injections.inc();
             let injected = dialogue.wire.buffered();
             let count = injected.len();
             self.log

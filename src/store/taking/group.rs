@@ -170,6 +170,7 @@ impl<'a> Columns<'a> {
     }
 }
 
+#[expect(clippy::too_many_lines, reason = "one statement; in pieces it would be harder to read")]
 async fn insert(
     store: &Store,
     messages: &[NewMessage],
