@@ -43,7 +43,7 @@ const WAITING: i32 = 10_000;
 const SETTLE: Duration = Duration::from_secs(2);
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let cluster = private_postgres::start_throwaway().await?;
     println!("{:>12} {:>9} {:>9} {:>9} {:>9}", "black hole", "p50 ms", "p90 ms", "p99 ms", "max ms");
     let mut medians = Vec::new();
@@ -66,7 +66,7 @@ async fn run(
     cluster: &PrivatePostgres,
     name: &str,
     black_hole: bool,
-) -> Result<Vec<Duration>, Box<dyn Error>> {
+) -> Result<Vec<Duration>, Box<dyn Error + Send + Sync>> {
     let rig = Rig::start(cluster, name).await?;
     let request = CreateSiteRequest { site_id: "bench".to_owned(), site: None };
     SettingsServiceClient::new(rig.channel.clone()).create_site(request).await?;

@@ -32,7 +32,7 @@ const STALLED: usize = 100;
 const UNREAD_BYTES: usize = 64 * 1024 * 1024;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let cluster = private_postgres::start_throwaway().await?;
     println!(
         "{:>8} {:>9} {:>9} {:>9} {:>9} {:>9}",
@@ -62,16 +62,16 @@ async fn latencies(
     name: &str,
     readers: usize,
     stalled: usize,
-) -> Result<Vec<Duration>, Box<dyn Error>> {
+) -> Result<Vec<Duration>, Box<dyn Error + Send + Sync>> {
     let rig = start(cluster, name).await?;
-    let connect = || rig.connect().map_err(|error| error.to_string().into());
+    let connect = || rig.connect();
     let times = tailing::latencies(connect, LETTERS, readers, stalled).await?;
     rig.stop().await?;
     Ok(times)
 }
 
 /// The memory of the process, which is server and clients, before and after readers do not read.
-async fn memory(cluster: &PrivatePostgres) -> Result<(), Box<dyn Error>> {
+async fn memory(cluster: &PrivatePostgres) -> Result<(), Box<dyn Error + Send + Sync>> {
     let rig = start(cluster, "memory").await?;
     let folder = tempfile::tempdir()?;
     let vault = Arc::new(Vault::create_file(&folder.path().join("vault.keys"))?);
@@ -105,7 +105,7 @@ async fn memory(cluster: &PrivatePostgres) -> Result<(), Box<dyn Error>> {
 }
 
 /// Adds so much text to the log of checks.
-async fn fill(store: &Store, site: &SiteId, bytes: usize) -> Result<(), Box<dyn Error>> {
+async fn fill(store: &Store, site: &SiteId, bytes: usize) -> Result<(), Box<dyn Error + Send + Sync>> {
     let entry = Entry { time: store.clock().now(), kind: EntryKind::Server, text: "250 reply ".repeat(5) };
     let chunk = Chunk {
         site: site.clone(),
@@ -122,13 +122,13 @@ async fn fill(store: &Store, site: &SiteId, bytes: usize) -> Result<(), Box<dyn 
 }
 
 /// Resident bytes of this process.
-fn resident() -> Result<u64, Box<dyn Error>> {
+fn resident() -> Result<u64, Box<dyn Error + Send + Sync>> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("no VmRSS")?;
     Ok(line.trim().trim_end_matches(" kB").parse::<u64>()? * 1024)
 }
 
-async fn start(cluster: &PrivatePostgres, name: &str) -> Result<Rig, Box<dyn Error>> {
+async fn start(cluster: &PrivatePostgres, name: &str) -> Result<Rig, Box<dyn Error + Send + Sync>> {
     let rig = Rig::start(cluster, name).await?;
     let request = CreateSiteRequest { site_id: "bench".to_owned(), site: None };
     SettingsServiceClient::new(rig.channel.clone()).create_site(request).await?;

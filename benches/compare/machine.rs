@@ -23,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) file_system: String,
     /// Writes of 4 KiB, one after the other, each made durable by `fdatasync`.
     pub(crate) syncs_per_second: f64,
+    /// Processes that wanted to run in the minute before: what else goes on takes from every figure.
+    pub(crate) load: f64,
     pub(crate) versions: Versions,
 }
 
@@ -51,6 +53,7 @@ impl Machine {
             kernel: said("uname", &["-sr"]),
             file_system: said("stat", &["--file-system", "--format=%T", &folder.to_string_lossy()]),
             syncs_per_second: syncs(folder)?,
+            load: field("/proc/loadavg", "").split(' ').next().unwrap_or_default().parse()?,
             versions: Versions {
                 postroom: said(env!("CARGO_BIN_EXE_postroom"), &["--version"]),
                 postgres: said(
@@ -70,10 +73,11 @@ impl Machine {
 
     /// In a few lines of Markdown.
     pub(crate) fn in_words(&self) -> String {
-        let Self { cpu, cores, memory_mib, kernel, file_system, syncs_per_second, versions } = self;
+        let Self { cpu, cores, memory_mib, kernel, file_system, syncs_per_second, load, versions } = self;
         let Versions { postroom, postgres, postfix, node, nodemailer, rustc } = versions;
         format!(
-            "- {cpu}, {cores} cores, {memory_mib} MiB, {kernel}, {file_system}, {syncs_per_second:.0} durable writes of 4 KiB a second\n\
+            "- {cpu}, {cores} cores, {memory_mib} MiB, {kernel}, {file_system}, {syncs_per_second:.0} durable writes of 4 KiB a second, \
+             load {load:.1} before the run\n\
              - {postroom}, {rustc}, {postgres}, Postfix {postfix}, Node {node}, Nodemailer {nodemailer}\n"
         )
     }

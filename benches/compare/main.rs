@@ -69,9 +69,9 @@ struct Options {
     /// Letters in a run of Postroom; the others get a part of that
     #[arg(long)]
     letters: Option<usize>,
-    /// How long a snapshot is held while letters go on
-    #[arg(long, value_name = "MINUTES", default_value_t = 1)]
-    snapshot_minutes: u64,
+    /// How long a snapshot is held while letters go on [default: 10, with --quick 1]
+    #[arg(long, value_name = "MINUTES")]
+    snapshot_minutes: Option<u64>,
     /// Folder for the queues and the database; its disk is what is measured
     #[arg(long, default_value = "/var/tmp")]
     folder: PathBuf,
@@ -138,7 +138,7 @@ async fn run(options: &Options) -> Outcome<()> {
         loaded_for: Duration::from_secs(if options.quick { 5 } else { 20 }),
         slow_letters: if options.quick { 4 } else { 10 },
         waiting: if options.quick { vec![0, 100_000] } else { vec![0, 100_000, 1_000_000] },
-        snapshot: Duration::from_mins(options.snapshot_minutes),
+        snapshot: Duration::from_mins(options.snapshot_minutes.unwrap_or(if options.quick { 1 } else { 10 })),
     };
     let machine = Machine::describe(&options.folder)?;
     println!("{}", machine.in_words());

@@ -179,24 +179,34 @@ impl Postroom {
         accounts: usize,
         due: Due,
     ) -> Outcome<Duration> {
-        let letters = Arc::clone(letters);
         let start = Instant::now();
-        let items = tokio_stream::iter((0..count).map(move |number| SendMessagesRequest {
-            parent: SITE.to_owned(),
-            message: Some(message(&letters, number, accounts, due)),
-            request_id: String::new(),
-            index: i64::try_from(number).unwrap_or(i64::MAX),
-        }));
-        let mut results = SendServiceClient::new(self.channel(0)).send_messages(items).await?.into_inner();
-        let mut taken = 0;
-        while let Some(result) = results.message().await? {
-            if let Some(error) = result.error {
-                return Err(format!("an item was not taken: {}: {}", error.reason, error.text).into());
+        let ids: Arc<Vec<String>> = Arc::new((0..count).map(number_id).collect());
+        let mut left: Vec<usize> = (0..count).collect();
+        while !left.is_empty() {
+            let (letters, ids) = (Arc::clone(letters), Arc::clone(&ids));
+            let asked = left.len();
+            let items = left.into_iter().map(move |number| SendMessagesRequest {
+                parent: SITE.to_owned(),
+                message: Some(message(&letters, number, accounts, due)),
+                request_id: ids[number].clone(),
+                index: i64::try_from(number).unwrap_or(i64::MAX),
+            });
+            let mut client = SendServiceClient::new(self.channel(0));
+            let mut results = client.send_messages(tokio_stream::iter(items)).await?.into_inner();
+            let mut answered = 0;
+            left = Vec::new();
+            while let Some(result) = results.message().await? {
+                answered += 1;
+                let Some(error) = result.error else { continue };
+                // Full is no failure: those go again.
+                if ![Code::Unavailable, Code::ResourceExhausted].contains(&Code::from(error.code)) {
+                    return Err(format!("an item was not taken: {}: {}", error.reason, error.text).into());
+                }
+                left.push(usize::try_from(result.index)?);
             }
-            taken += 1;
-        }
-        if taken != count {
-            return Err(format!("{taken} of {count} items were answered").into());
+            if answered != asked {
+                return Err(format!("{answered} of {asked} items were answered").into());
+            }
         }
         Ok(start.elapsed())
     }

@@ -35,7 +35,10 @@ pub(crate) struct Rig {
 
 impl Rig {
     /// Starts one over a new database of this name.
-    pub(crate) async fn start(cluster: &PrivatePostgres, name: &str) -> Result<Self, Box<dyn Error>> {
+    pub(crate) async fn start(
+        cluster: &PrivatePostgres,
+        name: &str,
+    ) -> Result<Self, Box<dyn Error + Send + Sync>> {
         cluster.create_database(name, None).await?;
         let database_url = cluster.url_of(name);
         let folder = tempfile::tempdir()?;
@@ -70,12 +73,12 @@ impl Rig {
     }
 
     /// A connection of its own.
-    pub(crate) fn connect(&self) -> Result<Authorised, Box<dyn Error>> {
+    pub(crate) fn connect(&self) -> Result<Authorised, Box<dyn Error + Send + Sync>> {
         connect(&self.address, &self.authorisation)
     }
 
     /// Stops it in order.
-    pub(crate) async fn stop(self) -> Result<(), Box<dyn Error>> {
+    pub(crate) async fn stop(self) -> Result<(), Box<dyn Error + Send + Sync>> {
         let Self { channel, shutdown, serving, .. } = self;
         drop(channel);
         shutdown.begin();
@@ -84,7 +87,7 @@ impl Rig {
     }
 }
 
-fn connect(address: &str, authorisation: &Authorisation) -> Result<Authorised, Box<dyn Error>> {
+fn connect(address: &str, authorisation: &Authorisation) -> Result<Authorised, Box<dyn Error + Send + Sync>> {
     let channel = Endpoint::try_from(address.to_owned())?.connect_lazy();
     Ok(authorisation.over(channel))
 }
