@@ -24,7 +24,7 @@ const CALLS: i64 = 5_000;
 const ACCOUNTS_OF_AN_ADDRESS: i64 = 4;
 
 #[tokio::main]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let cluster = private_postgres::start_throwaway().await?;
     println!("{:>10} {:>10} {:>10} {:>10}", "accounts", "p50 µs", "p99 µs", "max µs");
     for (number, accounts) in ACCOUNTS.into_iter().enumerate() {
@@ -37,7 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn run(cluster: &PrivatePostgres, name: &str, accounts: i64) -> Result<Vec<Duration>, Box<dyn Error>> {
+async fn run(cluster: &PrivatePostgres, name: &str, accounts: i64) -> Result<Vec<Duration>, Box<dyn Error + Send + Sync>> {
     let rig = Rig::start(cluster, name).await?;
     fill(&rig.database_url, accounts).await?;
     let mut client = AccountsServiceClient::new(rig.channel.clone());

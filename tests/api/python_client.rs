@@ -91,7 +91,8 @@ fn make_environment() -> PathBuf {
     python
 }
 
-fn must_succeed(what: &str, output: &Output) {
+/// What a program said, unless it succeeded.
+pub(crate) fn must_succeed(what: &str, output: &Output) {
     let Output { status, stdout, stderr } = output;
     let (stdout, stderr) = (String::from_utf8_lossy(stdout), String::from_utf8_lossy(stderr));
     assert!(status.success(), "{what}: {status}\n{stdout}\n{stderr}");

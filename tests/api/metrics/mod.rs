@@ -93,11 +93,12 @@ async fn await_values(postroom: &Postroom, expected: &[(&str, f64)]) -> Scrape {
 
 /// Has the parser of the Prometheus project read a text; it is strict about OpenMetrics.
 async fn must_be_valid(text: String) {
+    let interpreter = environment().await;
     let checked = tokio::task::spawn_blocking(move || {
         let script = "import sys\n\
                       from prometheus_client.openmetrics.parser import text_string_to_metric_families\n\
                       print(sum(len(f.samples) for f in text_string_to_metric_families(sys.stdin.read())))";
-        let mut python = Command::new(environment())
+        let mut python = Command::new(interpreter)
             .args(["-c", script])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
