@@ -23,6 +23,8 @@ use crate::replica::Balancer;
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long it waits before it asks again.
 const AGAIN: Duration = Duration::from_millis(50);
+/// When a caller gives up who does not wait, at the latest, in microseconds: about as long as a letter takes.
+const GIVEN_UP: u64 = 20_000;
 /// For how long letters wait that are to be sent later.
 const LATER: Duration = Duration::from_secs(5);
 
@@ -79,6 +81,8 @@ pub(crate) struct Kinds {
     pub(crate) mailings: u32,
     /// Of a hundred letters, how many are to be sent [`LATER`].
     pub(crate) later: u32,
+    /// How often a caller gives a call up at a random moment before it waits for an answer.
+    pub(crate) given_up: u32,
 }
 
 impl Kinds {
@@ -92,6 +96,7 @@ impl Kinds {
             large: None,
             mailings: 0,
             later: 0,
+            given_up: 0,
         }
     }
 }
@@ -176,6 +181,7 @@ impl Caller {
     async fn hand_in(&mut self) {
         let start = Instant::now();
         let (request, not_before) = self.letter();
+        let mut given_up = 0;
         loop {
             let drawn = self.draws.random_range(0..usize::MAX);
             let Some(channel) = self.balancer.pick(drawn) else {
@@ -184,7 +190,16 @@ impl Caller {
             };
             let called = Instant::now();
             let mut send = SendServiceClient::new(channel);
-            let answer = timeout(PATIENCE, send.send_message(request.clone())).await;
+            let gives_up = given_up < self.kinds.given_up;
+            let patience =
+                if gives_up { Duration::from_micros(self.draws.random_range(0..GIVEN_UP)) } else { PATIENCE };
+            // A call that is dropped is cancelled at the server.
+            let answer = timeout(patience, send.send_message(request.clone())).await;
+            if gives_up && answer.is_err() {
+                given_up += 1;
+                self.note(|ledger| *ledger.again.entry("given up".to_owned()).or_default() += 1);
+                continue;
+            }
             let status = match answer {
                 Ok(Ok(answer)) => {
                     let message = answer.into_inner().message.unwrap_or_default();
@@ -225,7 +240,7 @@ impl Caller {
     }
 
     fn letter(&mut self) -> (SendMessageRequest, Option<Instant>) {
-        let Kinds { sites, accounts, recipients, text, large, mailings, later } = &self.kinds;
+        let Kinds { sites, accounts, recipients, text, large, mailings, later, given_up: _ } = &self.kinds;
         let draws = &mut self.draws;
         let site = sites[draws.random_range(0..sites.len())].clone();
         let account = draws.random_range(0..*accounts);

@@ -1,6 +1,5 @@
 //! An address in front of PostgreSQL: it leads to one cluster or another, and can lose questions and answers.
 
-use std::future::pending;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -17,6 +16,8 @@ use tokio::task::{JoinHandle, JoinSet};
 const SHARES: u32 = 100_000;
 /// A message of PostgreSQL's protocol: its type, and its length, which counts itself.
 const HEADER: usize = 5;
+/// Bytes of an answer that are passed on before its end.
+const LARGE: usize = 65_536;
 
 /// What was lost.
 #[derive(Default)]
@@ -30,7 +31,7 @@ struct Losses {
 }
 
 /// How many round trips were broken off.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub(crate) struct Lost {
     /// Before the question reached the database.
     pub(crate) questions: usize,
@@ -71,19 +72,26 @@ impl Proxy {
                 let _ = stream.set_nodelay(true);
                 let (mut targets, losses) = (targets.clone(), Arc::clone(&shared));
                 connections.spawn(async move {
-                    let target = targets.borrow_and_update().clone();
-                    let Target::Socket(socket) = target else { return pending::<()>().await };
-                    let (from_client, to_client) = stream.into_split();
-                    let (mut from_client, mut to_client) = (BufReader::new(from_client), to_client);
+                    // Who knocks where nobody answers knocks again, until somebody does.
+                    let leads = |target: &Target| matches!(target, Target::Socket(_));
+                    let Ok(target) = targets.wait_for(leads).await.map(|target| target.clone()) else {
+                        return;
+                    };
+                    let Target::Socket(socket) = target else { return };
+                    let (from_client, mut to_client) = stream.into_split();
+                    let mut from_client = BufReader::new(from_client);
                     // A connection that breaks is what this is for.
                     tokio::select! {
-                        _ = pass(&mut from_client, &mut to_client, socket, &losses) => {}
+                        _ = pass(&mut from_client, &mut to_client, socket, &losses) => return,
                         _ = targets.changed() => {}
                     }
-                    // Nobody is there who could close it.
-                    if matches!(&*targets.borrow(), Target::Silence) {
-                        pending::<()>().await;
+                    if leads(&targets.borrow()) {
+                        return;
                     }
+                    // Who waits for an answer waits without end. Who sends something sends it again and again, until
+                    // somebody else has the address, who knows nothing of this connection.
+                    let _ = from_client.fill_buf().await;
+                    let _ = targets.wait_for(leads).await;
                 });
                 while connections.try_join_next().is_some() {}
             }
@@ -101,8 +109,8 @@ impl Proxy {
         self.target.send_replace(Target::Socket(socket));
     }
 
-    /// Answers nothing any more: connections stay open and silent, as those to a machine that lost its power; new ones
-    /// too, until it leads somewhere again.
+    /// Answers nothing any more, as a machine that lost its power, until it leads somewhere again. Connections over which
+    /// an answer was awaited just then stay silent.
     pub(crate) fn freeze(&self) {
         self.target.send_replace(Target::Silence);
     }
@@ -167,9 +175,7 @@ async fn pass(
             losses.questions.fetch_add(1, Ordering::Relaxed);
             return Ok(());
         }
-        for message in &question {
-            to_server.write_all(message).await?;
-        }
+        to_server.write_all(&question.concat()).await?;
         if closing {
             return Ok(());
         }
@@ -202,12 +208,18 @@ async fn ready(
     from: &mut (impl AsyncBufRead + Unpin),
     mut to: Option<&mut OwnedWriteHalf>,
 ) -> io::Result<()> {
+    let mut answer = Vec::new();
     loop {
         let message = message(from).await?;
-        if let Some(to) = &mut to {
-            to.write_all(&message).await?;
+        answer.extend_from_slice(&message);
+        let ends = message.starts_with(b"Z");
+        if ends || answer.len() >= LARGE {
+            if let Some(to) = &mut to {
+                to.write_all(&answer).await?;
+            }
+            answer.clear();
         }
-        if message.starts_with(b"Z") {
+        if ends {
             return Ok(());
         }
     }

@@ -22,7 +22,9 @@ use std::time::Instant;
 use clap::{Parser, Subcommand};
 use rand::RngExt as _;
 
-use self::scenarios::{clock, dead_host, disk_full, failover, kills, lost_commit, migrations, stop};
+use self::scenarios::{
+    calls, clock, dead_host, disk_full, failover, kills, lost_commit, migrations, soak, stop,
+};
 use self::world::Wishes;
 
 /// What a scenario comes to; its errors are for people.
@@ -51,6 +53,8 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Scenario {
+    /// CASES 50: calls given up at a random moment
+    Calls(calls::Options),
     /// CASES 51, 53: servers killed and the database stopped at once, again and again
     Kills(kills::Options),
     /// CASES 52: two servers replaced one after the other under load
@@ -67,6 +71,8 @@ enum Scenario {
     DeadHost(dead_host::Options),
     /// CASES 61: servers that start at once on an empty database
     Migrations,
+    /// Everything at once, drawn at random
+    Soak(soak::Options),
 }
 
 fn main() -> ExitCode {
@@ -89,6 +95,7 @@ async fn run(arguments: Arguments) -> ExitCode {
     let start = Instant::now();
     let running = async {
         match scenario {
+            Scenario::Calls(options) => calls::run(&wishes, options).await,
             Scenario::Kills(options) => kills::run(&wishes, options).await,
             Scenario::Stop(options) => stop::run(&wishes, options).await,
             Scenario::Failover(options) => failover::run(&wishes, options).await,
@@ -96,6 +103,7 @@ async fn run(arguments: Arguments) -> ExitCode {
             Scenario::LostCommit(options) => lost_commit::run(&wishes, options).await,
             Scenario::Clock(options) => clock::run(&wishes, options).await,
             Scenario::DeadHost(options) => dead_host::run(&wishes, options).await,
+            Scenario::Soak(options) => soak::run(&wishes, options).await,
             Scenario::Migrations => migrations::run(&wishes).await,
         }
     };

@@ -91,7 +91,7 @@ pub(crate) async fn patiently<T>(call: impl AsyncFn() -> Result<T, Status>) -> R
     loop {
         match call().await {
             Err(status) if status.code() == Code::Unavailable && start.elapsed() < ASKING => {
-                sleep(LOOK).await
+                sleep(LOOK).await;
             }
             other => return other,
         }

@@ -33,6 +33,17 @@ pub(crate) enum Cause {
     Unknown,
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Killed => "the server was killed between the dot and the record",
+            Self::NotTold => "the mail server took it and did not say so",
+            Self::NotRecorded => "the database was away between the dot and the end of the server",
+            Self::Unknown => "no cause is known",
+        })
+    }
+}
+
 /// What came of a scenario.
 #[derive(Debug, Default)]
 pub(crate) struct Verdict {
@@ -52,8 +63,8 @@ pub(crate) struct Verdict {
     pub(crate) two_names: usize,
     /// Copies too many (for each recipient), by cause.
     pub(crate) doubled: BTreeMap<Cause, usize>,
-    /// Of those whose server was killed: from the dot to the kill, the longest.
-    pub(crate) longest_gap: Duration,
+    /// Of those whose server was killed while the database was there: from the dot to the kill.
+    pub(crate) gaps: Vec<Duration>,
     /// Doubles that nothing explains, in words.
     pub(crate) unexplained: Vec<String>,
     /// Of the copies too many, those of sites that hold what is uncertain.
@@ -98,7 +109,11 @@ impl Verdict {
             verdict.most_attempts = verdict.most_attempts.max(message.attempts.len());
             for address in &accepted.recipients {
                 let came = copies.get(&(id, address.as_str())).map_or(0, Vec::len);
-                let told = message.recipients.iter().find(|r| &r.address == address).map(|r| r.state());
+                let told = message
+                    .recipients
+                    .iter()
+                    .find(|r| &r.address == address)
+                    .map(postroom::api::proto::Recipient::state);
                 match told {
                     Some(recipient::State::Sent) if came == 0 => {
                         verdict.claimed.push(format!("{} to {address}", accepted.name));
@@ -153,27 +168,22 @@ impl Verdict {
             return Cause::NotTold;
         }
         let kills = || events.iter().filter(|(_, event)| *event == Event::Killed).map(|(at, _)| *at);
-        let mut gone_since = None;
-        for (at, event) in events {
-            match event {
-                Event::DatabaseGone => gone_since = Some(*at),
-                Event::DatabaseBack => {
-                    let Some(from) = gone_since.take() else { continue };
-                    let overlaps = from <= second.at && first.at <= *at;
-                    let killed = kills().any(|kill| first.at <= kill && kill <= *at + NEAR);
-                    if overlaps && (killed || *at - from >= LEASE) {
-                        return Cause::NotRecorded;
-                    }
-                }
-                Event::Killed | Event::Stopped => {}
-            }
-        }
         let end = ends.get(first.connection).copied().flatten();
-        if let Some(Ended { at, in_order: false }) = end
-            && kills().any(|kill| kill <= at + NEAR && at <= kill + NEAR)
+        let cut = end.filter(|end| !end.in_order).map(|end| end.at);
+        let killed = cut.filter(|cut| kills().any(|kill| kill <= *cut + NEAR && *cut <= kill + NEAR));
+        // Where the session had ended in order, the server may have been killed at any time until the letter came again.
+        let until = killed.or_else(|| kills().find(|kill| first.at <= *kill && *kill <= second.at));
+        if let Some(until) = until
+            && away(events, first.at, until) > Duration::ZERO
         {
-            self.longest_gap = self.longest_gap.max(at.saturating_duration_since(first.at));
+            return Cause::NotRecorded;
+        }
+        if let Some(killed) = killed {
+            self.gaps.push(killed.saturating_duration_since(first.at));
             return Cause::Killed;
+        }
+        if away(events, first.at, second.at) >= LEASE {
+            return Cause::NotRecorded;
         }
         Cause::Unknown
     }
@@ -208,6 +218,23 @@ impl Verdict {
     }
 }
 
+/// How long the database was away within this time.
+fn away(events: &[(Instant, Event)], from: Instant, to: Instant) -> Duration {
+    let mut gone_since = None;
+    let mut away = Duration::ZERO;
+    for (at, event) in events {
+        match event {
+            Event::DatabaseGone => gone_since = Some(*at),
+            Event::DatabaseBack => {
+                let Some(gone) = gone_since.take() else { continue };
+                away += (*at).min(to).saturating_duration_since(gone.max(from));
+            }
+            Event::Killed | Event::Stopped => {}
+        }
+    }
+    away
+}
+
 /// A Message-ID without its brackets.
 fn bare(message_id: &str) -> &str {
     message_id.trim().trim_start_matches('<').trim_end_matches('>')
@@ -233,8 +260,11 @@ impl fmt::Display for Verdict {
             self.most_attempts
         )?;
         write!(f, "doubled {} {:?}", self.doubles(), self.doubled)?;
-        if self.longest_gap > Duration::ZERO {
-            write!(f, ", longest from a dot to the kill {:?}", self.longest_gap)?;
+        let mut gaps = self.gaps.clone();
+        gaps.sort_unstable();
+        let at = |share: usize| gaps.get((gaps.len().max(1) - 1) * share / 100).copied().unwrap_or_default();
+        if !gaps.is_empty() {
+            write!(f, "; from the dot to the kill p50 {:?}, p99 {:?}, most {:?}", at(50), at(99), at(100))?;
         }
         Ok(())
     }

@@ -28,7 +28,7 @@ const ACCOUNTS: usize = 8;
 /// Letters a tenth of a second: far below what the machine can do.
 const PACE: usize = 5;
 /// How long each of the measurements takes.
-const MEASURED: Duration = Duration::from_secs(60);
+const MEASURED: Duration = Duration::from_mins(1);
 /// Connections that are no queue running against a wall: the first of each worker, and then probes with back-off.
 const PROBES: usize = 60;
 /// The sender whose host is dead.
@@ -129,6 +129,7 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     let (tried,): (i64,) = query.fetch_one(&mut connection).await?;
     println!("{tried} of the letters were tried");
     spread(&mut world, &mut connection).await?;
+    world.judge(callers, &[site]).await?;
 
     if !options.leave_dead {
         let before = world.catcher.taken().len();
@@ -158,7 +159,6 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
             return Err("some are lost or doubled".into());
         }
     }
-    world.judge(callers, &[site]).await?;
     if knocks > PROBES {
         return Err(format!("{knocks} connections are more than probes").into());
     }

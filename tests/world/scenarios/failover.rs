@@ -82,6 +82,7 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     sleep(NOTICED).await;
     let promoted = Instant::now();
     standby.promote().await?;
+    println!("the promotion itself took {:?}", promoted.elapsed());
     proxy.lead_to(standby.socket_file());
     let took = goes_on(&world, &callers, promoted).await?;
     world.chronicle.note(Event::DatabaseBack);

@@ -56,7 +56,6 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     while callers.open() > 0 {
         sleep(LOOK).await;
     }
-    println!("accepted; until here {:?}", proxy.lost());
     // Most of the way: the last ones may wait for a lease.
     let most = options.letters * 19 / 20;
     let mut count = world.catcher.count();
@@ -64,7 +63,10 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     proxy.lose(0, 0);
     let verdict = world.judge(callers, &[site]).await?;
     let lost = proxy.lost();
-    println!("broken off: {lost:?}");
+    println!(
+        "{} questions and {} answers were lost, {} of them to COMMIT",
+        lost.questions, lost.answers, lost.commits
+    );
     if lost.answers == 0 || lost.commits == 0 {
         return Err("no answer was lost: nothing was tried".into());
     }

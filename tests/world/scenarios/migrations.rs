@@ -11,7 +11,7 @@ use crate::world::{QUICK, Wishes, World};
 /// Databases, one after the other.
 const ROUNDS: usize = 5;
 /// How long a stop may take.
-const STOP: Duration = Duration::from_secs(60);
+const STOP: Duration = Duration::from_mins(1);
 
 /// Starts three servers at once on an empty database, again and again.
 pub(crate) async fn run(wishes: &Wishes) -> Outcome<()> {
