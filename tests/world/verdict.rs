@@ -141,9 +141,13 @@ impl Verdict {
             verdict.doubled_though_held += if is_held { copies.len() - 1 } else { 0 };
             for pair in copies.windows(2) {
                 let [first, second] = pair else { continue };
-                let cause = verdict.explain(first, second, &ends, &events);
+                let message = by_id.get(id);
+                let interrupted = message.is_some_and(|message| {
+                    message.attempts.iter().any(|attempt| attempt.outcome() == attempt::Outcome::Interrupted)
+                });
+                let cause = verdict.explain(first, second, interrupted, &ends, &events);
                 if cause == Cause::Unknown {
-                    let attempts = by_id.get(id).map(|message| outcomes(message));
+                    let attempts = message.map(|message| outcomes(message));
                     let end = ends.get(first.connection).copied().flatten();
                     verdict.unexplained.push(format!(
                         "{id} to {recipient}: again after {:?}, the first connection ended {:?} later, attempts {attempts:?}",
@@ -161,6 +165,7 @@ impl Verdict {
         &mut self,
         first: &Taken,
         second: &Taken,
+        interrupted: bool,
         ends: &[Option<Ended>],
         events: &[(Instant, Event)],
     ) -> Cause {
@@ -180,6 +185,16 @@ impl Verdict {
         }
         if let Some(killed) = killed {
             self.gaps.push(killed.saturating_duration_since(first.at));
+            return Cause::Killed;
+        }
+        // The session was over, the outcome still waiting to be recorded: then the attempt counts as interrupted.
+        let is_over = end.is_some_and(|end| end.in_order);
+        if let Some(until) = until
+            && is_over
+            && interrupted
+            && until.saturating_duration_since(first.at) < LEASE
+        {
+            self.gaps.push(until.saturating_duration_since(first.at));
             return Cause::Killed;
         }
         if away(events, first.at, second.at) >= LEASE {
