@@ -41,6 +41,8 @@ pub(crate) struct Options {
 
 /// A failover, then an address that leads to a standby, then a primary that was made read-only.
 pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
+    // Outlives those who live in it; the other one goes with the world.
+    let standbys = Folder::new()?;
     let folder = Folder::new()?;
     let mut primary = Cluster::make(folder.path(), "primary", &[]).await?;
     primary.start().await?;
@@ -48,12 +50,11 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     let follow = |leader: &Cluster| {
         format!("primary_conninfo=host={} user=postgres application_name=standby", leader.socket().display())
     };
-    let mut standby = Cluster::standby_of(&primary, folder.path(), "standby", &[&follow(&primary)]).await?;
+    let mut standby = Cluster::standby_of(&primary, standbys.path(), "standby", &[&follow(&primary)]).await?;
     standby.start().await?;
     for statement in ["alter system set synchronous_standby_names = 'standby'", "select pg_reload_conf()"] {
         primary.execute(statement).await?;
     }
-    let second_folder = Folder::new()?;
     let proxy = Proxy::start(primary.socket_file()).await?;
     let mut world = World::over(wishes, &QUICK, folder, primary).await?;
     world.program.use_url(Cluster::url_over(proxy.port()));
@@ -90,8 +91,7 @@ pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     sleep(CALM).await;
 
     // The address leads to a standby: connections are answered, nothing can be written.
-    let mut second =
-        Cluster::standby_of(&standby, second_folder.path(), "second", &[&follow(&standby)]).await?;
+    let mut second = Cluster::standby_of(&standby, standbys.path(), "second", &[&follow(&standby)]).await?;
     second.start().await?;
     world.chronicle.note(Event::DatabaseGone);
     proxy.lead_to(second.socket_file());
