@@ -39,15 +39,7 @@ sqlx: ## Renew .sqlx/ after a change of a query or a migration
 	scripts/setup demo
 	scripts/sqlx
 
-proto-world: ## Kill, stop, cut off and fill up what the server lives on, for an hour or two
-	scripts/setup world
-	tests/world/all
-
-soak: ## Random load and random faults, for SOAK_MINUTES (30)
-	scripts/setup world
-	cargo bench --locked --bench world -- soak
-
-lint: ## Check the contract, and that it breaks no client
+proto-lint: ## Check the contract, and that it breaks no client
 	scripts/setup ci
 	scripts/proto-lint
 
