@@ -1,7 +1,7 @@
 # The short commands. Each sets up what it needs; as root missing packages are installed.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint run bench fmt sqlx proto-lint ci
+.PHONY: help demo test world soak lint run bench fmt sqlx proto-lint ci
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{ printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -14,6 +14,14 @@ demo: ## Send a letter through a private server and watch its log
 test: ## Run all tests
 	scripts/setup test
 	cargo test --locked
+
+world: ## Kill, stop, cut off and fill up what the server lives on, for an hour or two
+	scripts/setup world
+	tests/world/all
+
+soak: ## Random load and random faults, for SOAK_MINUTES (30)
+	scripts/setup world
+	cargo bench --locked --bench world -- soak
 
 lint: ## Check format, lints and documentation
 	cargo fmt --check

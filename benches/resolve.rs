@@ -37,7 +37,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     Ok(())
 }
 
-async fn run(cluster: &PrivatePostgres, name: &str, accounts: i64) -> Result<Vec<Duration>, Box<dyn Error + Send + Sync>> {
+async fn run(
+    cluster: &PrivatePostgres,
+    name: &str,
+    accounts: i64,
+) -> Result<Vec<Duration>, Box<dyn Error + Send + Sync>> {
     let rig = Rig::start(cluster, name).await?;
     fill(&rig.database_url, accounts).await?;
     let mut client = AccountsServiceClient::new(rig.channel.clone());

@@ -6,12 +6,16 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction, query_scalar};
+use sqlx::{Connection as _, Executor, PgConnection, PgPool, Postgres, Transaction, query_scalar};
+use tokio::time::timeout;
 
 use super::StoreError;
 
 /// Connections for calls that are there before they are needed, since a login costs milliseconds.
 const CALL_CONNECTIONS_READY: u32 = 2;
+
+/// A connection that takes longer to say that it is there is not.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// How much of the database's connections and time a store takes.
 #[derive(Clone, Debug)]
@@ -62,12 +66,12 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
             .test_before_acquire(false)
             .after_connect(|connection, _| Box::pin(writable(connection)))
             .before_acquire(|connection, met| Box::pin(clean(connection, met.idle_for)))
-            .connect_lazy_with(options.clone())
     };
+    let lazily = |pool: PgPoolOptions| pool.connect_lazy_with(options.clone());
     Ok(Pools {
-        calls: pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections),
-        delivery: pool(0..=*delivery_connections),
-        pulse: pool(0..=1),
+        calls: lazily(pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections)),
+        delivery: lazily(pool(0..=*delivery_connections)),
+        pulse: lazily(pool(0..=1).after_release(|connection, _| Box::pin(answers(connection)))),
     })
 }
 
@@ -139,6 +143,14 @@ pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres
             Err(_cancelled) => Err(sqlx::Error::PoolClosed),
         },
     }
+}
+
+/// Whether the connection of the pulse still answers when it is given back. sqlx asks the same, but waits without a limit:
+/// where the database's machine goes silently while a heartbeat waits for its answer, the pool's one place would be taken
+/// until TCP gives up, and this replica not ready for a quarter of an hour after another machine has taken over.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let answer = timeout(ANSWER, connection.ping()).await;
+    answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
 }
 
 #[cfg(test)]
