@@ -34,13 +34,11 @@ use crate::metrics::Via;
 /// The results of a stream.
 pub(super) type Results = Responses<SendMessagesResponse>;
 
-/// Places for items that are worked on at once: enough to keep the store busy, few enough that one stream leaves
-/// connections of it to other calls (measured: with 32 on a busy machine items and calls waited for one until they were
-/// refused).
-const PLACES: u32 = 8;
+/// Places for items that are worked on at once: enough to fill the groups in which the store takes letters.
+const PLACES: u32 = 64;
 /// A larger item takes a place for each so many bytes, so that the largest letters are worked on one by one and those of a
-/// stream together stay below 8 MiB, or one item.
-const BYTES_A_PLACE: usize = 1024 * 1024;
+/// stream together stay below a MiB, or one item.
+const BYTES_A_PLACE: usize = 16 * 1024;
 /// Results that wait for the client, beside those that still hold their places.
 const RESULTS_IN_FLIGHT: usize = 1;
 /// An item waits so long for the places it takes beyond its first, which are free when those before it are answered and
