@@ -1,9 +1,12 @@
 //! Work of many callers, gathered into few statements: what comes while the statements before are under way goes together
 //! into the next one. Nobody waits for a group to become full, so an idle server loses no time by it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::StoreError;
 
 /// Most that is worked on together.
 const MOST: usize = 128;
@@ -12,11 +15,28 @@ const FULL: usize = 1024 * 1024;
 /// Groups under way at once: while one waits for its commit, the next one is written.
 const AT_ONCE: usize = 2;
 
+/// Why a piece of work was not done with the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Broken {
+    /// The database does not answer: nobody need ask it again at once.
+    Unavailable,
+    /// By itself it may be done: the fault may be another's.
+    Refused,
+}
+
+impl Broken {
+    /// What the caller is told of a database that does not answer.
+    pub(super) fn unavailable() -> StoreError {
+        StoreError::Unavailable(sqlx::Error::WorkerCrashed)
+    }
+}
+
 /// One piece of work and who waits for it.
 struct Asked<Job, Answer> {
     job: Job,
     weight: usize,
-    answer: oneshot::Sender<Answer>,
+    since: Instant,
+    answer: oneshot::Sender<Result<Answer, Broken>>,
 }
 
 /// Gathers work. It goes on as long as somebody may ask.
@@ -27,19 +47,22 @@ impl<Job: Send + 'static, Answer: Send + 'static> Gatherer<Job, Answer> {
     pub(super) fn start<Work, Working>(work: Work) -> Self
     where
         Work: Fn(Vec<Job>) -> Working + Send + Sync + 'static,
-        Working: Future<Output = Vec<Answer>> + Send + 'static,
+        Working: Future<Output = Result<Vec<Answer>, StoreError>> + Send + 'static,
     {
         let (sender, asked) = mpsc::channel(MOST);
         tokio::spawn(gather(asked, work));
         Self(sender)
     }
 
-    /// Does this with what others ask for at the same time. `None` where it is not known what became of it, since the work
-    /// broke off.
-    pub(super) async fn ask(&self, job: Job, weight: usize) -> Option<Answer> {
+    /// Does this with what others ask for at the same time.
+    ///
+    /// # Errors
+    /// Where the group broke off; what became of this is not known then.
+    pub(super) async fn ask(&self, job: Job, weight: usize) -> Result<Answer, Broken> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Asked { job, weight, answer }).await.ok()?;
-        answered.await.ok()
+        let asked = Asked { job, weight, since: Instant::now(), answer };
+        self.0.send(asked).await.map_err(|_| Broken::Refused)?;
+        answered.await.unwrap_or(Err(Broken::Refused))
     }
 }
 
@@ -48,31 +71,65 @@ async fn gather<Job, Answer, Working>(
     work: impl Fn(Vec<Job>) -> Working,
 ) where
     Answer: Send + 'static,
-    Working: Future<Output = Vec<Answer>> + Send + 'static,
+    Working: Future<Output = Result<Vec<Answer>, StoreError>> + Send + 'static,
 {
     let places = Arc::new(Semaphore::new(AT_ONCE));
+    let outage = Arc::new(Mutex::new(None));
     // The place first: what comes until there is one belongs to the group. It is never closed.
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
         let Some(first) = asked.recv().await else { return };
-        let mut weight = first.weight;
-        let (mut jobs, mut waiting) = (vec![first.job], vec![first.answer]);
-        while jobs.len() < MOST
-            && weight < FULL
-            && let Ok(next) = asked.try_recv()
-        {
-            weight += next.weight;
-            jobs.push(next.job);
-            waiting.push(next.answer);
+        let (mut jobs, mut waiting, mut weight) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        while let Some(Asked { job, weight: own, since, answer }) = next {
+            if lock(&outage).is_some_and(|told| since < told) {
+                // It waited for a group that had no answer: it is not to wait as long once more.
+                let _ = answer.send(Err(Broken::Unavailable));
+            } else {
+                jobs.push(job);
+                waiting.push(answer);
+                weight += own;
+            }
+            let is_room = jobs.len() < MOST && weight < FULL;
+            next = if is_room { asked.try_recv().ok() } else { None };
         }
-        let working = work(jobs);
+        if jobs.is_empty() {
+            continue;
+        }
+        let (working, outage) = (work(jobs), Arc::clone(&outage));
         tokio::spawn(async move {
-            for (waiting, answer) in waiting.into_iter().zip(working.await) {
-                // Who does not wait any more has left.
-                let _ = waiting.send(answer);
+            match working.await {
+                Ok(answers) => {
+                    for (waiting, answer) in waiting.into_iter().zip(answers) {
+                        // Who does not wait any more has left.
+                        let _ = waiting.send(Ok(answer));
+                    }
+                }
+                Err(error) => {
+                    let count = waiting.len();
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        count,
+                        "a group of work broke off"
+                    );
+                    let broken = if matches!(error, StoreError::Unavailable(_)) {
+                        *lock(&outage) = Some(Instant::now());
+                        Broken::Unavailable
+                    } else {
+                        Broken::Refused
+                    };
+                    for waiting in waiting {
+                        let _ = waiting.send(Err(broken));
+                    }
+                }
             }
             drop(place);
         });
     }
+}
+
+/// The time is whole after every statement, so a panic elsewhere does not spoil it.
+fn lock(outage: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
+    outage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -89,7 +146,7 @@ mod tests {
             let gate = Arc::clone(&gate);
             async move {
                 gate.acquire().await.unwrap().forget();
-                jobs.into_iter().map(|job| job * 2).collect()
+                Ok(jobs.into_iter().map(|job| job * 2).collect())
             }
         }));
         let asking: Vec<_> = (0..100)
@@ -105,7 +162,7 @@ mod tests {
         gates.add_permits(100);
         for asked in asking {
             let (job, answer) = asked.await.unwrap();
-            assert_eq!(answer, Some(job * 2));
+            assert_eq!(answer, Ok(job * 2));
         }
         let groups = groups.lock().unwrap();
         assert_eq!(groups.iter().sum::<usize>(), 100);
@@ -116,17 +173,49 @@ mod tests {
     async fn heavy_work_does_not_go_together() {
         let gatherer = Arc::new(Gatherer::start(|jobs: Vec<()>| {
             let count = jobs.len();
-            async move { vec![count; count] }
+            async move { Ok(vec![count; count]) }
         }));
         let asked = [gatherer.ask((), FULL), gatherer.ask((), FULL), gatherer.ask((), FULL)];
         let [first, second, third] = asked;
         let (first, second, third) = tokio::join!(first, second, third);
-        assert_eq!([first, second, third], [Some(1); 3]);
+        assert_eq!([first, second, third], [Ok(1); 3]);
     }
 
     #[tokio::test]
     async fn work_that_breaks_off_is_told() {
-        let gatherer = Gatherer::start(|_: Vec<()>| async { Vec::<()>::new() });
-        assert_eq!(gatherer.ask((), 1).await, None);
+        let gatherer = Gatherer::start(|_: Vec<()>| async { Ok(Vec::<()>::new()) });
+        assert_eq!(gatherer.ask((), 1).await, Err(Broken::Refused));
+        let gatherer = Gatherer::start(|_: Vec<()>| async { Err::<Vec<()>, _>(StoreError::Corrupt("job")) });
+        assert_eq!(gatherer.ask((), 1).await, Err(Broken::Refused));
+    }
+
+    #[tokio::test]
+    async fn who_waited_for_a_database_that_did_not_answer_waits_no_longer() {
+        let gates = Arc::new(Semaphore::new(0));
+        let (gate, groups) = (Arc::clone(&gates), Arc::new(Mutex::new(0)));
+        let counted = Arc::clone(&groups);
+        let gatherer = Arc::new(Gatherer::start(move |_: Vec<()>| {
+            *counted.lock().unwrap() += 1;
+            let gate = Arc::clone(&gate);
+            async move {
+                gate.acquire().await.unwrap().forget();
+                Err::<Vec<()>, _>(Broken::unavailable())
+            }
+        }));
+        let asking: Vec<_> = (0..20)
+            .map(|_| {
+                let gatherer = Arc::clone(&gatherer);
+                tokio::spawn(async move { gatherer.ask((), 1).await })
+            })
+            .collect();
+        for _ in 0..1_000 {
+            tokio::task::yield_now().await;
+        }
+        let begun = *groups.lock().unwrap();
+        gates.add_permits(begun);
+        for asked in asking {
+            assert_eq!(asked.await.unwrap(), Err(Broken::Unavailable));
+        }
+        assert_eq!(*groups.lock().unwrap(), begun, "nobody asked again for those who had waited");
     }
 }

@@ -83,7 +83,7 @@ pub struct Store {
 
 /// What is gathered into groups.
 struct Gatherers {
-    routes: Gatherer<routes::Question, Option<routes::Route>>,
+    routes: Gatherer<routes::Question, routes::Route>,
     letters: Gatherer<taking::NewMessage, taking::Grouped>,
 }
 

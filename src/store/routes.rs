@@ -8,6 +8,7 @@ use sqlx::{PgConnection, query};
 use uuid::Uuid;
 
 use super::candidates::{self, Asked};
+use super::gathering::Broken;
 use super::{Store, StoreError, settings};
 use crate::domain::routing::Candidate;
 use crate::domain::settings::EffectiveSettings;
@@ -42,23 +43,19 @@ pub struct Route {
 /// # Errors
 /// When the database does not answer.
 pub async fn find(store: &Store, question: Question) -> Result<Route, StoreError> {
-    if let Some(Some(route)) = store.gatherers().routes.ask(question.clone(), 1).await {
-        return Ok(route);
+    match store.gatherers().routes.ask(question.clone(), 1).await {
+        Ok(route) => return Ok(route),
+        Err(Broken::Unavailable) => return Err(Broken::unavailable()),
+        Err(Broken::Refused) => {}
     }
-    // Together it failed: this one may still be answered, and else is told why not.
+    // This one may still be answered, and else is told why not.
     let mut routes = read(store, std::slice::from_ref(&question)).await?;
     routes.pop().ok_or(StoreError::Corrupt("route"))
 }
 
-/// What the accounts of these letters are chosen from; nothing where that cannot be read together.
-pub(super) async fn answer(store: Store, questions: Vec<Question>) -> Vec<Option<Route>> {
-    match read(&store, &questions).await {
-        Ok(routes) => routes.into_iter().map(Some).collect(),
-        Err(error) => {
-            tracing::debug!(error = &error as &dyn std::error::Error, "routes cannot be read together");
-            vec![None; questions.len()]
-        }
-    }
+/// What the accounts of these letters are chosen from.
+pub(super) async fn answer(store: Store, questions: Vec<Question>) -> Result<Vec<Route>, StoreError> {
+    read(&store, &questions).await
 }
 
 async fn read(store: &Store, questions: &[Question]) -> Result<Vec<Route>, StoreError> {

@@ -20,12 +20,15 @@ use crate::store::{Store, StoreError};
 pub(in crate::store) enum Grouped {
     /// Stored durably.
     Stored(Stored),
-    /// Not, as far as is known: it is taken again by itself.
+    /// Not: it is taken again by itself, which tells why.
     Again,
 }
 
 /// Takes letters together.
-pub(in crate::store) async fn answer(store: Store, messages: Vec<NewMessage>) -> Vec<Grouped> {
+pub(in crate::store) async fn answer(
+    store: Store,
+    messages: Vec<NewMessage>,
+) -> Result<Vec<Grouped>, StoreError> {
     let places: Vec<Option<Place>> = messages.iter().map(|message| place(&store, message)).collect();
     let rows = match insert(&store, &messages, &places).await {
         Ok(rows) => rows,
@@ -34,8 +37,7 @@ pub(in crate::store) async fn answer(store: Store, messages: Vec<NewMessage>) ->
                 // Stored perhaps, and leased.
                 store.handover.doubt();
             }
-            tracing::debug!(error = &error as &dyn std::error::Error, "letters cannot be taken together");
-            return vec![Grouped::Again; messages.len()];
+            return Err(error);
         }
     };
     let mut rows: HashMap<Uuid, Row> = rows.into_iter().map(|row| (row.message_id, row)).collect();
@@ -56,7 +58,7 @@ pub(in crate::store) async fn answer(store: Store, messages: Vec<NewMessage>) ->
             None => tell_due(&store, &message),
         }
     }
-    answers
+    Ok(answers)
 }
 
 /// A place at the counter of the letter's account, where this process sends for it and the letter is for now.
@@ -192,13 +194,14 @@ async fn insert(
                           eight_bit, utf8_headers, request_id, request_mac, mailing, user_id, is_own, copy_to_sender,
                           send_time, expire_time, tags, account_version, settings_version, others_from, mailings_from)
            ), open as materialized (
-               -- Holds off a concurrent delete of the account or the site, not a change of them.
+               -- Holds off a concurrent delete of the account or the site, not a change of them. For one that is under way
+               -- the others do not wait.
                select a.site_id, a.account_id, a.version
                from accounts a
                join sites s on s.site_id = a.site_id and s.delete_time is null
                where (a.site_id, a.account_id) in (select site_id, account_id from n)
                  and a.active
-               for key share of a, s
+               for key share of a, s skip locked
            ), ready as materialized (
                -- Lanes of which our own workers have the account and the settings as they are, and that nothing holds up.
                select n.site_id, n.account_id, n.mailing

@@ -13,6 +13,7 @@ use uuid::Uuid;
 pub(super) use self::group::{Grouped, answer};
 pub(super) use self::single::insert;
 use super::error::violated_constraint;
+use super::gathering::Broken;
 use super::queue::Lane;
 use super::{Store, StoreError, messages};
 use crate::domain::message::Recipient;
@@ -97,10 +98,12 @@ pub struct Stored {
 /// When the database does not answer.
 pub async fn take(store: &Store, message: &NewMessage) -> Result<Taken, StoreError> {
     let bytes = message.content.len();
-    if bytes <= MAX_SHARED_BYTES
-        && let Some(Grouped::Stored(stored)) = store.gatherers().letters.ask(message.clone(), bytes).await
-    {
-        return Ok(Taken::Stored(stored));
+    if bytes <= MAX_SHARED_BYTES {
+        match store.gatherers().letters.ask(message.clone(), bytes).await {
+            Ok(Grouped::Stored(stored)) => return Ok(Taken::Stored(stored)),
+            Err(Broken::Unavailable) => return Err(Broken::unavailable()),
+            Ok(Grouped::Again) | Err(Broken::Refused) => {}
+        }
     }
     match insert(&store.pool, message).await {
         Ok(Some(stored)) => {
