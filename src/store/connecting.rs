@@ -76,7 +76,12 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
 }
 
 /// What is set on every connection: nothing waits without a limit.
-fn session(statement: Duration, lock: Duration) -> [(&'static str, String); 4] {
+///
+/// Every statement has its index. On a new database PostgreSQL knows of no rows, finds that reading a whole table is cheapest,
+/// and keeps to that plan while the table grows: measured, 2.4 ms instead of 0.03 ms for each look at a letter after the first
+/// few thousand. So whole tables are read only where there is no other way; such plans count as costly, which would have them
+/// compiled each time.
+fn session(statement: Duration, lock: Duration) -> [(&'static str, String); 6] {
     let milliseconds = |limit: Duration| format!("{}ms", limit.as_millis());
     [
         ("statement_timeout", milliseconds(statement)),
@@ -84,6 +89,8 @@ fn session(statement: Duration, lock: Duration) -> [(&'static str, String); 4] {
         ("idle_in_transaction_session_timeout", milliseconds(statement)),
         // The guard below runs ROLLBACK outside a transaction, which warns.
         ("client_min_messages", "error".to_owned()),
+        ("enable_seqscan", "off".to_owned()),
+        ("jit", "off".to_owned()),
     ]
 }
 
