@@ -15,7 +15,7 @@ use postroom::api::proto::send_service_client::SendServiceClient;
 use postroom::api::proto::settings_service_client::SettingsServiceClient;
 use postroom::api::proto::{
     Account, CreateAccountRequest, CreateSiteRequest, Message, Security, SendMessageRequest,
-    SendMessagesRequest,
+    SendMessagesRequest, Settings, UpdateSettingsRequest,
 };
 use postroom::private_postgres::{self, PrivatePostgres};
 use sqlx::Connection as _;
@@ -97,7 +97,12 @@ impl Postroom {
             _folder: folder,
         };
         let request = CreateSiteRequest { site_id: "bench".to_owned(), site: None };
-        SettingsServiceClient::new(postroom.channel(0)).create_site(request).await?;
+        let mut settings = SettingsServiceClient::new(postroom.channel(0));
+        settings.create_site(request).await?;
+        // At the default of 10 MiB the log of one account would begin afresh, and its transcripts could not be counted.
+        let unbounded = Settings { name: format!("{SITE}/settings"), log_max_size_mib: Some(0), ..Settings::default() };
+        let request = UpdateSettingsRequest { settings: Some(unbounded), update_mask: None };
+        settings.update_settings(request).await?;
         for number in 0..accounts {
             postroom.create_account(&sender(number), server).await?;
         }
