@@ -100,7 +100,8 @@ impl Postroom {
         let mut settings = SettingsServiceClient::new(postroom.channel(0));
         settings.create_site(request).await?;
         // At the default of 10 MiB the log of one account would begin afresh, and its transcripts could not be counted.
-        let unbounded = Settings { name: format!("{SITE}/settings"), log_max_size_mib: Some(0), ..Settings::default() };
+        let unbounded =
+            Settings { name: format!("{SITE}/settings"), log_max_size_mib: Some(0), ..Settings::default() };
         let request = UpdateSettingsRequest { settings: Some(unbounded), update_mask: None };
         settings.update_settings(request).await?;
         for number in 0..accounts {
