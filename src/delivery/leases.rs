@@ -79,9 +79,12 @@ impl Review {
                 return;
             }
         };
+        // The counters first: from there letters come into hands, and not back.
+        let lying = context.store.handover().lying();
         let forgotten: HashSet<Leased> = {
             let in_hand = context.leases.in_hand();
-            leased.into_iter().filter(|lease| !in_hand.contains(&(lease.message, lease.attempt))).collect()
+            let is_known = |letter: &InHand| lying.contains(letter) || in_hand.contains(letter);
+            leased.into_iter().filter(|lease| !is_known(&(lease.message, lease.attempt))).collect()
         };
         if forgotten.is_empty() {
             context.leases.in_doubt.store(false, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 //! A counter belongs to an account that workers of this process have a session open for. It has few places: what does not
 //! fit, and all that is in any way special, waits in the table like everything else.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -84,6 +84,16 @@ impl Handover {
         state.taken += 1;
         drop(state);
         Some(Place { counter, versions, used: AtomicBool::new(false) })
+    }
+
+    /// The letters that lie at the counters: leased, and known to this process although no worker has them yet.
+    #[must_use]
+    pub fn lying(&self) -> HashSet<(Uuid, i32)> {
+        let counters: Vec<Arc<Counter>> = lock(&self.counters).values().cloned().collect();
+        let letters = |counter: &Arc<Counter>| -> Vec<(Uuid, i32)> {
+            lock(&counter.state).letters.iter().map(|letter| (letter.message, letter.attempt)).collect()
+        };
+        counters.iter().flat_map(letters).collect()
     }
 
     /// Notes that there may be leases of which nobody knows.
@@ -251,11 +261,13 @@ mod tests {
         for mailing in [true, false, true, false] {
             handover.place(&lane()).unwrap().put(letter(mailing)).unwrap();
         }
+        assert_eq!(handover.lying().len(), 4);
         let mailings = |letters: Vec<Handed>| letters.iter().map(|letter| letter.mailing).collect::<Vec<_>>();
         assert_eq!(mailings(counter.take_other_mail(1)), [false]);
         assert_eq!(mailings(counter.take(2).0), [false, true]);
         assert_eq!(counter.take_other_mail(9).len(), 0);
         assert_eq!(mailings(counter.take(9).0), [true]);
+        assert!(handover.lying().is_empty());
     }
 
     #[test]
