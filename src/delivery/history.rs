@@ -122,7 +122,6 @@ fn interruption(claim: &Claim, noticed: OffsetDateTime) -> Vec<Attempt> {
 #[cfg(test)]
 mod tests {
     use time::OffsetDateTime;
-    use uuid::Uuid;
 
     use super::{AttemptOutcome, MessageState, Next, after_panic, settled};
     use crate::domain::message::{Recipient, RecipientKind, RecipientState};
@@ -133,23 +132,12 @@ mod tests {
     fn claim(attempt: i32) -> Claim {
         let ann = "ann@example.com".to_owned();
         Claim {
-            message: Uuid::nil(),
             attempt,
-            due: NOW,
             after_interruption: attempt > 1,
-            at_dot: None,
-            cancelled: false,
             panics: attempt - 1,
-            mailing: false,
-            expire_time: None,
-            account_version: 1,
-            settings_version: 1,
             envelope_sender: "shop@example.com".to_owned(),
             recipients: vec![Recipient::new(ann.clone(), ann, RecipientKind::To); 2],
-            eight_bit: false,
-            utf8_headers: false,
-            is_own: false,
-            ready: None,
+            ..Claim::example()
         }
     }
 

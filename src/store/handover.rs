@@ -198,8 +198,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
-    use time::OffsetDateTime;
-
     use super::*;
     use crate::domain::site::SiteId;
 
@@ -208,25 +206,7 @@ mod tests {
     }
 
     fn letter(mailing: bool) -> Handed {
-        Claim {
-            message: Uuid::now_v7(),
-            attempt: 1,
-            due: OffsetDateTime::UNIX_EPOCH,
-            after_interruption: false,
-            at_dot: None,
-            cancelled: false,
-            panics: 0,
-            mailing,
-            expire_time: None,
-            account_version: 1,
-            settings_version: 1,
-            envelope_sender: String::new(),
-            recipients: Vec::new(),
-            eight_bit: false,
-            utf8_headers: false,
-            is_own: false,
-            ready: None,
-        }
+        Claim { message: Uuid::now_v7(), mailing, ..Claim::example() }
     }
 
     #[test]

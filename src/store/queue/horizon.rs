@@ -107,31 +107,12 @@ impl Horizons {
 #[cfg(test)]
 mod tests {
     use time::macros::datetime;
-    use uuid::Uuid;
 
     use super::*;
     use crate::domain::site::SiteId;
 
     fn claim(mailing: bool, due: OffsetDateTime) -> Claim {
-        Claim {
-            message: Uuid::nil(),
-            attempt: 1,
-            due,
-            after_interruption: false,
-            at_dot: None,
-            cancelled: false,
-            panics: 0,
-            mailing,
-            expire_time: None,
-            account_version: 1,
-            settings_version: 1,
-            envelope_sender: String::new(),
-            recipients: Vec::new(),
-            eight_bit: false,
-            utf8_headers: false,
-            is_own: false,
-            ready: None,
-        }
+        Claim { due, mailing, ..Claim::example() }
     }
 
     #[test]

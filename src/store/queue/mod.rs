@@ -76,6 +76,32 @@ pub struct Claim {
     pub ready: Option<Ready>,
 }
 
+#[cfg(test)]
+impl Claim {
+    /// The first claim of a letter to nobody, due long ago.
+    pub(crate) fn example() -> Self {
+        Self {
+            message: Uuid::nil(),
+            attempt: 1,
+            due: OffsetDateTime::UNIX_EPOCH,
+            after_interruption: false,
+            at_dot: None,
+            cancelled: false,
+            panics: 0,
+            mailing: false,
+            expire_time: None,
+            account_version: 1,
+            settings_version: 1,
+            envelope_sender: String::new(),
+            recipients: Vec::new(),
+            eight_bit: false,
+            utf8_headers: false,
+            is_own: false,
+            ready: None,
+        }
+    }
+}
+
 /// A body that was read with the claim.
 #[derive(Clone)]
 pub struct Ready {
