@@ -21,7 +21,8 @@ pub(super) async fn note(store: &Store, account: &Account, opened: Result<&Sessi
         return;
     }
     let check = Check { state, check_time: None, success_time: None, error, capabilities };
-    if let Err(error) = checks::record(store, &account.site, account.id, &check).await {
+    let record = checks::record(store, &account.site, account.id, &check);
+    if let Err(error) = store.unless_given_up(record).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "the state of an account cannot be recorded"

@@ -32,13 +32,19 @@ pub(super) async fn run(store: Store, sweep: Duration, stop: CancellationToken) 
     };
     let (mut sweeps, mut cleanings, mut departures) = (every(sweep), every(CLEAN), every(DEPARTURES));
     loop {
-        let done = tokio::select! {
+        let work = tokio::select! {
             () = stop.cancelled() => return,
-            _ = sweeps.tick() => stop.run_until_cancelled(of_all_sites(&store, Work::Sweep)).await,
-            _ = cleanings.tick() => stop.run_until_cancelled(of_all_sites(&store, Work::Clean)).await,
-            _ = departures.tick() => stop.run_until_cancelled(see_off(&store)).await,
+            _ = sweeps.tick() => Some(Work::Sweep),
+            _ = cleanings.tick() => Some(Work::Clean),
+            _ = departures.tick() => None,
         };
-        if let Some(Err(error)) = done {
+        let working = store.unless_given_up(async {
+            match work {
+                Some(work) => of_all_sites(&store, work).await,
+                None => see_off(&store).await,
+            }
+        });
+        if let Some(Err(error)) = stop.run_until_cancelled(working).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "housekeeping waits for the store");
         }
     }

@@ -72,7 +72,7 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
     let outcomes: Vec<Outcome> = records.iter().filter_map(|record| record.outcome.clone()).collect();
     let chunks: Vec<Chunk> = records.iter().filter_map(|record| record.chunk.clone()).collect();
     let mut wait = *RETRY.start();
-    let mut recorded = logs::record(store, site, &outcomes, &chunks).await;
+    let mut recorded = store.unless_given_up(logs::record(store, site, &outcomes, &chunks)).await;
     loop {
         match recorded {
             Ok(counted) => {
@@ -88,7 +88,7 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
                 store.metrics().delivery.record_retries.inc();
                 sleep(wait).await;
                 wait = (wait * 2).min(*RETRY.end());
-                recorded = logs::record_again(store, site, &outcomes, &chunks).await;
+                recorded = store.unless_given_up(logs::record_again(store, site, &outcomes, &chunks)).await;
             }
             Err(error) => return Err(error),
         }

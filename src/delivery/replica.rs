@@ -14,6 +14,8 @@ use crate::store::{Store, StoreError, replicas};
 const HEARTBEAT: Duration = Duration::from_millis(500);
 /// A heartbeat that takes longer has failed.
 const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(1);
+/// A database that has answered no heartbeat for so long is gone, whatever it may yet say: nobody is to wait for it longer.
+const SILENCE: Duration = Duration::from_secs(4);
 /// Time between two looks at the database's clock.
 const SYNCHRONISE: Duration = Duration::from_secs(30);
 
@@ -48,10 +50,16 @@ impl Pulse {
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut synchronised: Option<Instant> = None;
+        let mut watch = Watch::default();
         while stop.run_until_cancelled(ticks.tick()).await.is_some() {
             let stale = synchronised.is_none_or(|last| last.elapsed() >= SYNCHRONISE);
-            if self.beat(store, stale).await && stale {
+            let beaten = self.beat(store, stale).await;
+            if beaten == Beaten::Heard && stale {
                 synchronised = Some(Instant::now());
+            }
+            if watch.gives_up(beaten, store.pulse_connections(), Instant::now()) {
+                tracing::warn!("connections to the database that may lead nowhere are given up");
+                store.renew().await;
             }
         }
         if let Ok(Err(error)) = timeout(HEARTBEAT_TIMEOUT, replicas::sign_off(store, self.replica)).await {
@@ -59,7 +67,7 @@ impl Pulse {
         }
     }
 
-    async fn beat(&self, store: &Store, synchronise: bool) -> bool {
+    async fn beat(&self, store: &Store, synchronise: bool) -> Beaten {
         let beat = async {
             replicas::heartbeat(store, self.replica).await?;
             if synchronise { store.synchronise().await } else { Ok(()) }
@@ -72,18 +80,108 @@ impl Pulse {
             tracing::info!("the store can be written");
         }
         if changed && !writable {
-            if let Ok(Err(error)) = result {
-                tracing::error!(error = &error as &dyn std::error::Error, "the store cannot be written");
+            if let Ok(Err(error)) = &result {
+                tracing::error!(error = error as &dyn std::error::Error, "the store cannot be written");
             } else {
                 tracing::error!("the store does not answer");
             }
         }
-        writable
+        match result {
+            Ok(Ok(())) => Beaten::Heard,
+            Ok(Err(_)) => Beaten::Refused,
+            Err(_) => Beaten::Unanswered,
+        }
+    }
+}
+
+/// What became of a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Beaten {
+    Heard,
+    /// There was an answer, or the connection ended.
+    Refused,
+    Unanswered,
+}
+
+/// Tells when connections are to be given up. A machine that goes without a word ends none of them, and where an answer is
+/// awaited nothing is sent that its successor could refuse.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Connections that the heartbeat had needed when it was last heard.
+    connections: u64,
+    /// Since when no heartbeat is answered.
+    silent: Option<Instant>,
+    /// Whether the connections of this silence were given up.
+    given_up: bool,
+}
+
+impl Watch {
+    /// Whether the connections made so far are to be given up: the heartbeat is heard over a new one, after which nobody knows
+    /// where the older ones lead, or the silence lasts too long for those who wait.
+    fn gives_up(&mut self, beaten: Beaten, connections: u64, now: Instant) -> bool {
+        match beaten {
+            Beaten::Heard => {
+                let before = std::mem::replace(&mut self.connections, connections);
+                (self.silent, self.given_up) = (None, false);
+                before > 0 && before != connections
+            }
+            Beaten::Refused => {
+                self.silent = None;
+                false
+            }
+            Beaten::Unanswered => {
+                let since = *self.silent.get_or_insert(now);
+                !self.given_up && now - since >= SILENCE && {
+                    self.given_up = true;
+                    true
+                }
+            }
+        }
     }
 }
 
 impl Default for Pulse {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_given_up_after_a_new_one_and_in_a_long_silence() {
+        use Beaten::{Heard, Refused, Unanswered};
+        let start = Instant::now();
+        // Second, what became of the heartbeat, connections it has needed, whether all are given up.
+        let table = [
+            (0, Unanswered, 0, false),
+            (1, Heard, 1, false),
+            (2, Heard, 1, false),
+            // A stall: the same connection answers in the end.
+            (3, Unanswered, 1, false),
+            (5, Unanswered, 1, false),
+            (6, Heard, 1, false),
+            // Another one is needed.
+            (7, Unanswered, 1, false),
+            (9, Heard, 2, true),
+            (10, Heard, 2, false),
+            // It was refused and soon ends.
+            (11, Refused, 2, false),
+            (12, Heard, 3, true),
+            // Nobody answers: once, and once more when somebody does.
+            (20, Unanswered, 3, false),
+            (23, Unanswered, 3, false),
+            (24, Unanswered, 3, true),
+            (30, Unanswered, 3, false),
+            (40, Heard, 4, true),
+            (41, Heard, 4, false),
+        ];
+        let mut watch = Watch::default();
+        for (second, beaten, connections, gives_up) in table {
+            let now = start + Duration::from_secs(second);
+            assert_eq!(watch.gives_up(beaten, connections, now), gives_up, "second {second}");
+        }
     }
 }

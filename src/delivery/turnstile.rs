@@ -105,7 +105,8 @@ impl Gate for Turnstile<'_> {
             begins_letter: begun == 0,
             recipients: u32::try_from(recipients).unwrap_or(u32::MAX),
         };
-        match pace::take(&self.context.store, self.lane, &self.pace, request).await {
+        let store = &self.context.store;
+        match store.unless_given_up(pace::take(store, self.lane, &self.pace, request)).await {
             Ok(Turn::Now { left, .. }) => {
                 self.begun.fetch_add(1, Ordering::Relaxed);
                 self.left.store(left, Ordering::Relaxed);

@@ -330,8 +330,8 @@ impl Worker {
     /// Notes what is wrong with the account.
     async fn note(&self, trouble: &Trouble, probing: bool) {
         let Context { store, backoff, .. } = &*self.context;
-        let noted = parking::note(store, &self.lane, trouble, probing, *backoff, rand::random()).await;
-        if let Err(error) = noted {
+        let note = parking::note(store, &self.lane, trouble, probing, *backoff, rand::random());
+        if let Err(error) = store.unless_given_up(note).await {
             tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be parked");
         }
     }
@@ -402,7 +402,8 @@ impl Worker {
 
     /// The account works: it is no longer parked.
     async fn end_trouble(&self, sender: &mut Sender) {
-        match lanes::resume_now(&self.context.store, &self.lane.site, self.lane.account).await {
+        let store = &self.context.store;
+        match store.unless_given_up(lanes::resume_now(store, &self.lane.site, self.lane.account)).await {
             Ok(()) => {
                 sender.account.parking = None;
                 sender.account.failures = 0;

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
@@ -10,6 +12,7 @@ use sqlx::{Connection as _, Executor, PgConnection, PgPool, Postgres, Transactio
 use tokio::time::timeout;
 
 use super::StoreError;
+use super::renewing::RenewablePool;
 
 /// Connections for calls that are there before they are needed, since a login costs milliseconds.
 const CALL_CONNECTIONS_READY: u32 = 2;
@@ -46,10 +49,12 @@ impl Default for PoolLimits {
 
 /// The pools of a store.
 pub(super) struct Pools {
-    pub(super) calls: PgPool,
-    pub(super) delivery: PgPool,
+    pub(super) calls: RenewablePool,
+    pub(super) delivery: RenewablePool,
     /// One connection for the heartbeat.
     pub(super) pulse: PgPool,
+    /// How many connections were made for it until now.
+    pub(super) pulse_connections: Arc<AtomicU64>,
 }
 
 /// Pools over the database at `url`.
@@ -68,10 +73,26 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
             .before_acquire(|connection, met| Box::pin(clean(connection, met.idle_for)))
     };
     let lazily = |pool: PgPoolOptions| pool.connect_lazy_with(options.clone());
+    let pulse_connections = Arc::<AtomicU64>::default();
+    let made = Arc::clone(&pulse_connections);
+    // A new connection of the pulse is a sign, see `Store::renew`: it is kept as long as it works.
+    let pulse = pool(0..=1)
+        .max_lifetime(None)
+        .idle_timeout(None)
+        .after_connect(move |connection, _| {
+            let made = Arc::clone(&made);
+            Box::pin(async move {
+                writable(connection).await?;
+                made.fetch_add(1, Ordering::Relaxed);
+                Ok(())
+            })
+        })
+        .after_release(|connection, _| Box::pin(answers(connection)));
     Ok(Pools {
-        calls: lazily(pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections)),
-        delivery: lazily(pool(0..=*delivery_connections)),
-        pulse: lazily(pool(0..=1).after_release(|connection, _| Box::pin(answers(connection)))),
+        calls: RenewablePool::new(lazily(pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections))),
+        delivery: RenewablePool::new(lazily(pool(0..=*delivery_connections))),
+        pulse: lazily(pulse),
+        pulse_connections,
     })
 }
 
@@ -205,7 +226,8 @@ mod tests {
             lock_timeout: Duration::from_secs(2),
         };
         let pools = pools("postgres://localhost/d", &limits).unwrap();
-        for (pool, most) in [(&pools.calls, 3), (&pools.delivery, 1), (&pools.pulse, 1)] {
+        pools.calls.renew().await;
+        for (pool, most) in [(&pools.calls.now(), 3), (&pools.delivery.now(), 1), (&pools.pulse, 1)] {
             assert_eq!(pool.options().get_max_connections(), most);
             assert_eq!(pool.options().get_acquire_timeout(), limits.acquire_timeout);
             let options = pool.connect_options();

@@ -53,7 +53,7 @@ impl Reading {
             // It goes on where nobody waits for it any more: what is dropped in a transaction is not safe (`connecting`).
             let reading = tokio::spawn(async move {
                 let start = Instant::now();
-                let found = waiting(&store).await.inspect_err(|error| {
+                let found = store.unless_given_up(waiting(&store)).await.inspect_err(|error| {
                     tracing::warn!(error = error as &dyn std::error::Error, "what waits cannot be counted");
                 });
                 store.metrics.backlog.found(found.ok());
@@ -173,8 +173,8 @@ async fn waiting(store: &Store) -> Result<Waiting, StoreError> {
     })
 }
 
-fn pools(store: &Store) -> [(Pool, &PgPool); 2] {
-    [(Pool::Calls, &store.pool), (Pool::Delivery, &store.delivery)]
+fn pools(store: &Store) -> [(Pool, PgPool); 2] {
+    [(Pool::Calls, store.pool.now()), (Pool::Delivery, store.delivery.now())]
 }
 
 /// Tells how the connections are used now.

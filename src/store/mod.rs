@@ -28,6 +28,7 @@ pub mod parking;
 pub mod passwords;
 mod positions;
 pub mod queue;
+mod renewing;
 pub mod replicas;
 pub mod rerouting;
 pub mod retrying;
@@ -43,6 +44,7 @@ pub mod taking;
 pub mod usable;
 mod word;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use sqlx::{PgPool, Postgres, Transaction, query_scalar};
@@ -54,6 +56,7 @@ pub use self::error::StoreError;
 use self::gathering::Gatherer;
 use self::handover::Handover;
 use self::queue::Horizons;
+use self::renewing::RenewablePool;
 use crate::domain::clock::Clock;
 use crate::domain::settings::EffectiveSettings;
 use crate::metrics::Metrics;
@@ -63,11 +66,12 @@ use crate::vault::Vault;
 /// database's, and word of what changed. Clones share all of them.
 #[derive(Clone)]
 pub struct Store {
-    pool: PgPool,
+    pool: RenewablePool,
     /// Those of delivery, see [`Store::for_delivery`].
-    delivery: PgPool,
+    delivery: RenewablePool,
     /// A connection of its own for the heartbeat: however busy the others are, leases are kept alive.
     pulse: PgPool,
+    pulse_connections: Arc<AtomicU64>,
     vault: Arc<Vault>,
     clock: Clock,
     changes: Arc<Changes>,
@@ -93,7 +97,10 @@ impl Gatherers {
         let inner = Store { gatherers: Arc::default(), ..store.clone() };
         let of_letters = inner.clone();
         Self {
-            routes: Gatherer::start(move |questions| routes::answer(inner.clone(), questions)),
+            routes: Gatherer::start(move |questions| {
+                let store = inner.clone();
+                async move { store.unless_given_up(routes::answer(store.clone(), questions)).await }
+            }),
             letters: Gatherer::start(move |letters| taking::answer(of_letters.clone(), letters)),
         }
     }
@@ -118,11 +125,12 @@ impl Store {
         vault: Arc<Vault>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let Pools { calls, delivery, pulse } = connecting::pools(url, limits)?;
+        let Pools { calls, delivery, pulse, pulse_connections } = connecting::pools(url, limits)?;
         Ok(Self {
             pool: calls,
             delivery,
             pulse,
+            pulse_connections,
             vault,
             clock,
             changes: Arc::default(),
@@ -199,7 +207,32 @@ impl Store {
 
     /// Begins a transaction; the only way to do so.
     async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        connecting::begin(&self.pool).await
+        self.pool.begin().await
+    }
+
+    /// Does work that takes several statements, unless the connections are given up meanwhile, see [`Store::renew`]. A single
+    /// statement needs it not.
+    ///
+    /// # Errors
+    /// Those of the work, and that the database does not answer; what became of the work is not known then.
+    pub async fn unless_given_up<T>(
+        &self,
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        self.pool.unless_given_up(work).await
+    }
+
+    /// How many connections the heartbeat has needed so far. Where it is more than one, those that are older than the last may
+    /// lead to a machine that is gone.
+    #[must_use]
+    pub fn pulse_connections(&self) -> u64 {
+        self.pulse_connections.load(Ordering::Relaxed)
+    }
+
+    /// Gives up all connections but the heartbeat's: what waits for an answer is told that there is none, and goes on with new
+    /// ones. Without it statements would wait for a machine that went without a word until TCP gives up.
+    pub async fn renew(&self) {
+        tokio::join!(self.pool.renew(), self.delivery.renew());
     }
 
     /// Closes every connection, waiting for those in use.
