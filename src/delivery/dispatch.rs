@@ -96,6 +96,9 @@ impl Dispatcher {
     async fn poll(&mut self) {
         self.left_alone.retain(|_, since| since.elapsed() < LEFT_ALONE);
         self.without_help.retain(|_, since| since.elapsed() < WITHOUT_HELP);
+        if !self.context.is_writable() {
+            return;
+        }
         self.review.look(&self.context).await;
         match queue::due_lanes(&self.context.store).await {
             Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due)),
@@ -133,7 +136,8 @@ impl Dispatcher {
     /// Starts another worker for an account whose workers have more than they can do at once, if there is room.
     fn reinforce(&mut self, lane: Lane) {
         let workers = self.crews.get(&lane).map_or(0, |crew| crew.workers);
-        let is_room = self.running.len() < HELP_BELOW
+        let is_room = self.context.is_writable()
+            && self.running.len() < HELP_BELOW
             && !self.waiting.has_turn(MAX_WORKERS_PER_SITE)
             && self.waiting.working(&lane.site) < MAX_WORKERS_PER_SITE
             && workers < usize::try_from(MAX_CONNECTIONS).unwrap_or(usize::MAX)
@@ -145,9 +149,10 @@ impl Dispatcher {
         }
     }
 
-    /// Gives those who wait a worker, as far as there is room.
+    /// Gives those who wait a worker, as far as there is room, and what it does can be recorded.
     fn fill(&mut self) {
-        while self.running.len() < MAX_WORKERS
+        while self.context.is_writable()
+            && self.running.len() < MAX_WORKERS
             && let Some(lane) = self.waiting.next(MAX_WORKERS_PER_SITE)
         {
             self.start(lane);

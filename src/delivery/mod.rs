@@ -30,7 +30,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -57,6 +57,8 @@ struct Context {
     records: mpsc::Sender<Record>,
     leases: Arc<Leases>,
     backoff: Backoff,
+    /// Whether the store can be written.
+    writable: watch::Receiver<bool>,
     /// The soft stop.
     stop: CancellationToken,
 }
@@ -83,6 +85,7 @@ pub async fn run(
         records,
         leases: Arc::clone(&leases),
         backoff,
+        writable: pulse.writable(),
         stop: shutdown.soft(),
     });
     let tasks = TaskTracker::new();
@@ -115,12 +118,21 @@ impl Context {
         }
     }
 
-    /// Gives claims back untried and uncounted; they are due again after `wait`.
+    /// Whether what becomes of letters can be recorded: else nothing is claimed, and nothing begun.
+    fn is_writable(&self) -> bool {
+        *self.writable.borrow()
+    }
+
+    /// Gives claims back untried and uncounted; they are due again after `wait`. They are kept until that can be written, or
+    /// this replica's end gives them back.
     async fn hand_back(&self, lane: &Lane, claims: VecDeque<Claim>, wait: Duration) {
         let letters: Vec<_> = claims.iter().map(|claim| (claim.message, claim.attempt)).collect();
         if letters.is_empty() {
             return;
         }
+        let mut writable = self.writable.clone();
+        // An error is the end, too.
+        let _ = self.stop.run_until_cancelled(writable.wait_for(|writable| *writable)).await;
         // Before: the next claim of it, maybe at once and by this process, has the same number.
         self.leases.let_go(letters.iter().copied());
         if let Err(error) = queue::hand_back(&self.store, &lane.site, self.replica, &letters, wait).await {

@@ -39,7 +39,7 @@ impl Pulse {
         self.replica
     }
 
-    /// Whether the store could be written at the last heartbeat.
+    /// Whether the store can be written: the last heartbeat was, and nothing was refused for want of room since.
     #[must_use]
     pub fn writable(&self) -> watch::Receiver<bool> {
         self.writable.subscribe()
@@ -50,8 +50,21 @@ impl Pulse {
         let mut ticks = interval(HEARTBEAT);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut synchronised: Option<Instant> = None;
-        let mut watch = Watch::default();
-        while stop.run_until_cancelled(ticks.tick()).await.is_some() {
+        let (mut watch, mut want) = (Watch::default(), store.want_of_room());
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                // Not only at the next heartbeat: by then much would be sent that cannot be recorded. The store's own end
+                // does not come before this one.
+                Ok(()) = want.changed() => {
+                    if want.borrow_and_update().is_some() {
+                        self.tell(store, false, "something was refused: the disk is full, or it is read-only");
+                    }
+                    continue;
+                }
+                _ = ticks.tick() => {}
+            }
             let stale = synchronised.is_none_or(|last| last.elapsed() >= SYNCHRONISE);
             let beaten = self.beat(store, stale).await;
             if beaten == Beaten::Heard && stale {
@@ -70,27 +83,44 @@ impl Pulse {
     async fn beat(&self, store: &Store, synchronise: bool) -> Beaten {
         let beat = async {
             replicas::heartbeat(store, self.replica).await?;
-            if synchronise { store.synchronise().await } else { Ok(()) }
+            if synchronise {
+                store.synchronise().await?;
+            }
+            store.metrics().database.beat();
+            store.has_room().await
         };
-        let result: Result<Result<(), StoreError>, _> = timeout(HEARTBEAT_TIMEOUT, beat).await;
-        let writable = matches!(result, Ok(Ok(())));
-        store.metrics().database.beat(writable);
+        let result: Result<Result<bool, StoreError>, _> = timeout(HEARTBEAT_TIMEOUT, beat).await;
+        match result {
+            Ok(Ok(has_room)) => {
+                self.tell(store, has_room, "there is no room");
+                Beaten::Heard
+            }
+            Ok(Err(error)) => {
+                let error = &error as &dyn std::error::Error;
+                if self.tell(store, false, "the heartbeat failed") {
+                    tracing::error!(error, "the heartbeat failed");
+                }
+                Beaten::Refused
+            }
+            Err(_) => {
+                self.tell(store, false, "it does not answer");
+                Beaten::Unanswered
+            }
+        }
+    }
+
+    /// Tells everybody whether the store can be written, and if not, why; whether that is news.
+    fn tell(&self, store: &Store, writable: bool, why_not: &str) -> bool {
+        store.metrics().database.writable(writable);
+        store.handover().suspend(!writable);
         let changed = self.writable.send_if_modified(|was| std::mem::replace(was, writable) != writable);
         if changed && writable {
             tracing::info!("the store can be written");
         }
         if changed && !writable {
-            if let Ok(Err(error)) = &result {
-                tracing::error!(error = error as &dyn std::error::Error, "the store cannot be written");
-            } else {
-                tracing::error!("the store does not answer");
-            }
+            tracing::error!(why_not, "the store cannot be written");
         }
-        match result {
-            Ok(Ok(())) => Beaten::Heard,
-            Ok(Err(_)) => Beaten::Refused,
-            Err(_) => Beaten::Unanswered,
-        }
+        changed
     }
 }
 

@@ -93,6 +93,9 @@ impl Gate for Turnstile<'_> {
             // What was sent is recorded before the end; the rest goes from the next server.
             return Err(self.refuse("the server is stopping"));
         }
+        if !self.context.is_writable() {
+            return Err(self.refuse("the store cannot be written"));
+        }
         if begun >= MAX_TRANSACTIONS {
             return Err(self.refuse("the letter goes on in its next attempt"));
         }

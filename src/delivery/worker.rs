@@ -153,6 +153,8 @@ impl Worker {
             }
         }
         connection.close(&self.context, &self.lane).await;
+        // What could not be begun, since it could not have been recorded.
+        self.hand_back_all(&in_hand, Duration::ZERO).await;
         if sender.account.parking.is_some() { End::Parked } else { end }
     }
 
@@ -223,8 +225,12 @@ impl Worker {
         }
     }
 
-    /// The next letters, those at the counter first, and whether more lie there; `None` when it is time to stop.
+    /// The next letters, those at the counter first, and whether more lie there; `None` when it is time to stop, or nothing
+    /// can be recorded.
     async fn next(&self, sender: &Sender, holder: Uuid, limit: u32) -> Option<(Vec<Claim>, bool)> {
+        if !self.context.is_writable() {
+            return None;
+        }
         if sender.account.parking.is_none() && !self.stop.is_cancelled() {
             let (handed, more) = self.counter.take(usize::try_from(limit).unwrap_or(usize::MAX));
             if !handed.is_empty() {
@@ -287,6 +293,9 @@ impl Worker {
         while let Some(claim) = self.front(in_hand, holder, left).await {
             if self.stop.is_cancelled() {
                 self.hand_back_all(in_hand, Duration::ZERO).await;
+                return Next::End;
+            }
+            if !self.context.is_writable() {
                 return Next::End;
             }
             let then = self.send(sender, claim, connection).await;

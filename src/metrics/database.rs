@@ -83,7 +83,11 @@ impl Database {
             idle,
             limit,
             acquire: POOLS.map(|pool| acquire.get_or_create_owned(&[("pool", pool)])),
-            writable: gauge(registry, "postroom_store_writable", "Whether the last heartbeat was written"),
+            writable: gauge(
+                registry,
+                "postroom_store_writable",
+                "Whether the last heartbeat was written, and there is room for more",
+            ),
             pulse,
             vault_alarms: counters(registry, alarms, "of", ["password", "key_file"]),
         }
@@ -102,12 +106,14 @@ impl Database {
         self.acquire[pool as usize].observe(took.as_secs_f64());
     }
 
-    /// A heartbeat was written, or not.
-    pub fn beat(&self, written: bool) {
-        self.writable.set(i64::from(written));
-        if written {
-            *self.pulse.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        }
+    /// A heartbeat was written.
+    pub fn beat(&self) {
+        *self.pulse.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// The store can be written, or not.
+    pub fn writable(&self, writable: bool) {
+        self.writable.set(i64::from(writable));
     }
 
     /// The password of an account did not open.

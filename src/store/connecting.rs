@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::StoreError;
 use super::renewing::RenewablePool;
+use super::room::Room;
 
 /// Connections for calls that are there before they are needed, since a login costs milliseconds.
 const CALL_CONNECTIONS_READY: u32 = 2;
@@ -55,6 +56,7 @@ pub(super) struct Pools {
     pub(super) pulse: PgPool,
     /// How many connections were made for it until now.
     pub(super) pulse_connections: Arc<AtomicU64>,
+    pub(super) room: Arc<Room>,
 }
 
 /// Pools over the database at `url`.
@@ -73,6 +75,8 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
             .before_acquire(|connection, met| Box::pin(clean(connection, met.idle_for)))
     };
     let lazily = |pool: PgPoolOptions| pool.connect_lazy_with(options.clone());
+    let room = Arc::<Room>::default();
+    let renewable = |pool| RenewablePool::new(lazily(pool), Arc::clone(&room));
     let pulse_connections = Arc::<AtomicU64>::default();
     let made = Arc::clone(&pulse_connections);
     // A new connection of the pulse is a sign, see `Store::renew`: it is kept as long as it works.
@@ -89,10 +93,11 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
         })
         .after_release(|connection, _| Box::pin(answers(connection)));
     Ok(Pools {
-        calls: RenewablePool::new(lazily(pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections))),
-        delivery: RenewablePool::new(lazily(pool(0..=*delivery_connections))),
+        calls: renewable(pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections)),
+        delivery: renewable(pool(0..=*delivery_connections)),
         pulse: lazily(pulse),
         pulse_connections,
+        room,
     })
 }
 

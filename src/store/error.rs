@@ -56,7 +56,7 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// Whether the error comes from the database's state and not from what was asked of it.
-fn is_outage(error: &sqlx::Error) -> bool {
+pub(super) fn is_outage(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(_)
         | sqlx::Error::Tls(_)

@@ -22,6 +22,8 @@ pub type Handed = Claim;
 pub struct Handover {
     counters: Mutex<HashMap<Lane, Arc<Counter>>>,
     in_doubt: AtomicBool,
+    /// While what becomes of letters cannot be recorded.
+    suspended: AtomicBool,
 }
 
 /// The counter of one account.
@@ -76,8 +78,16 @@ impl Handover {
         state.letters.drain(..).collect()
     }
 
+    /// Gives no place at any counter any more, or again.
+    pub fn suspend(&self, suspended: bool) {
+        self.suspended.store(suspended, Ordering::Relaxed);
+    }
+
     /// A place for a letter, where there is one.
     pub(super) fn place(&self, lane: &Lane) -> Option<Place> {
+        if self.suspended.load(Ordering::Relaxed) {
+            return None;
+        }
         let counter = Arc::clone(lock(&self.counters).get(lane)?);
         let mut state = lock(&counter.state);
         let versions = state.versions.filter(|_| state.taken < PLACES)?;
@@ -227,6 +237,10 @@ mod tests {
         assert!(handover.place(&lane()).is_none(), "it is full");
         let (taken, more) = counter.take(PLACES - 1);
         assert_eq!((taken.len(), more), (PLACES - 1, true));
+        assert!(handover.place(&lane()).is_some());
+        handover.suspend(true);
+        assert!(handover.place(&lane()).is_none());
+        handover.suspend(false);
         assert!(handover.place(&lane()).is_some());
         counter.close();
         assert!(handover.place(&lane()).is_none());

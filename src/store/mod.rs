@@ -32,6 +32,7 @@ mod renewing;
 pub mod replicas;
 pub mod rerouting;
 pub mod retrying;
+mod room;
 pub mod routes;
 mod schema;
 pub mod sealed;
@@ -57,6 +58,7 @@ use self::gathering::Gatherer;
 use self::handover::Handover;
 use self::queue::Horizons;
 use self::renewing::RenewablePool;
+use self::room::Room;
 use crate::domain::clock::Clock;
 use crate::domain::settings::EffectiveSettings;
 use crate::metrics::Metrics;
@@ -72,6 +74,7 @@ pub struct Store {
     /// A connection of its own for the heartbeat: however busy the others are, leases are kept alive.
     pulse: PgPool,
     pulse_connections: Arc<AtomicU64>,
+    room: Arc<Room>,
     vault: Arc<Vault>,
     clock: Clock,
     changes: Arc<Changes>,
@@ -125,12 +128,13 @@ impl Store {
         vault: Arc<Vault>,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let Pools { calls, delivery, pulse, pulse_connections } = connecting::pools(url, limits)?;
+        let Pools { calls, delivery, pulse, pulse_connections, room } = connecting::pools(url, limits)?;
         Ok(Self {
             pool: calls,
             delivery,
             pulse,
             pulse_connections,
+            room,
             vault,
             clock,
             changes: Arc::default(),

@@ -37,7 +37,8 @@ pub async fn heartbeat(store: &Store, replica: Uuid) -> Result<(), StoreError> {
         interval(GONE),
     )
     .fetch_all(&store.pulse)
-    .await?;
+    .await
+    .inspect_err(|error| store.room.note(error))?;
     store.vault.agree(&others);
     Ok(())
 }

@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use postroom::api::SERVICE_NAMES;
-use postroom::api::proto::GetSiteRequest;
 use postroom::api::proto::message::State;
+use postroom::api::proto::{GetSiteRequest, SendMessageRequest};
 use postroom::private_postgres;
 use postroom::store::PoolLimits;
 use tokio::time::timeout;
@@ -19,6 +19,8 @@ use tonic_reflection::pb::{v1, v1alpha};
 use tonic_types::StatusExt as _;
 
 use crate::cluster::open_store;
+use crate::desk::{FROM, execute, start, waiting};
+use crate::eventually::eventually;
 use crate::scripted::ordinary::Behaviour;
 use crate::support::{Options, PATIENCE, Postroom, SITE, letter, plain_account, reason, vault};
 
@@ -133,6 +135,63 @@ async fn an_outage_of_the_database_is_told_and_ends_by_itself() {
     assert_eq!(sent.state(), State::Sent);
     drop(postroom);
     cluster.stop().await.expect("stopped");
+}
+
+/// Nothing can be stored any more, as on a full disk; heartbeats go on.
+const FULL: &str = "
+    create function full_disk() returns trigger language plpgsql as $$
+        begin raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$;
+    create trigger full_disk before insert on message_bodies for each row execute function full_disk()";
+/// So long it is full: some looks for due mail.
+const FULL_FOR: Duration = Duration::from_secs(3);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn want_of_room_is_told_and_nothing_is_sent_until_there_is_room() {
+    let (server, postroom) = start().await;
+    // A session is open, so that letters are handed over as they come.
+    let first = postroom.send_and_wait(letter(FROM, &["first@example.org"])).await;
+    assert_eq!(first.state(), State::Sent);
+    let mut due = Vec::new();
+    for number in 0..5 {
+        due.push(waiting(&postroom, &[&format!("due{number}@example.org")]).await);
+    }
+    let mut stream = watch(&postroom, "readiness").await;
+    until(&mut stream, ServingStatus::Serving).await;
+    let call = async || {
+        let request = SendMessageRequest {
+            parent: SITE.to_owned(),
+            message: Some(letter(FROM, &["late@example.org"])),
+            ..SendMessageRequest::default()
+        };
+        let refused = postroom.send().send_message(request).await.expect_err("there is no room");
+        assert_eq!(reason(&refused), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
+        assert!(refused.get_error_details().retry_info().is_some(), "{refused:?}");
+    };
+
+    execute(&postroom, FULL).await;
+    let full = Instant::now();
+    call().await;
+    until(&mut stream, ServingStatus::NotServing).await;
+    assert!(full.elapsed() <= FALL + SLACK, "{:?}", full.elapsed());
+    execute(&postroom, "update queue set due = now()").await;
+    while full.elapsed() < FULL_FOR {
+        call().await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(health(&postroom, "readiness").await, ServingStatus::NotServing);
+    assert_eq!(server.journal().letters.len(), 1, "what was sent could not be recorded");
+
+    execute(&postroom, "drop trigger full_disk on message_bodies").await;
+    let room = Instant::now();
+    until(&mut stream, ServingStatus::Serving).await;
+    assert!(room.elapsed() <= RISE + SLACK, "{:?}", room.elapsed());
+    for message in &due {
+        eventually("it is sent", async || {
+            (postroom.message(&message.name).await.state() == State::Sent).then_some(())
+        })
+        .await;
+    }
+    assert_eq!(server.journal().letters.len(), 1 + due.len(), "each once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

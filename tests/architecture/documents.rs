@@ -121,7 +121,7 @@ fn every_metric_is_explained_and_every_alert() {
     let metrics = Metrics::new();
     // What is told only when there is something to tell.
     metrics.backlog.found(Some(Waiting::default()));
-    metrics.database.beat(true);
+    metrics.database.beat();
     Running::begin(&metrics, "/", CallKind::Call).end(None);
     Running::begin(&metrics, "/", CallKind::Stream).end(None);
     let text = metrics.render().expect("text");

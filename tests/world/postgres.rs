@@ -37,11 +37,26 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Makes a cluster in `parent`, with these settings for every start.
     pub(crate) async fn make(parent: &Path, name: &str, settings: &[&str]) -> Outcome<Self> {
+        Self::make_with_log(parent, name, settings, None).await
+    }
+
+    /// The same; its write-ahead log may lie elsewhere, in a new folder.
+    pub(crate) async fn make_with_log(
+        parent: &Path,
+        name: &str,
+        settings: &[&str],
+        log: Option<&Path>,
+    ) -> Outcome<Self> {
         let cluster = Self::prepare(parent, name, settings)?;
         let data = cluster.data();
         let mut initdb = cluster.command("initdb");
         // What initdb makes is written by the first checkpoint; the cluster itself runs with fsync.
         initdb.args(["--no-sync", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C"]);
+        if let Some(log) = log {
+            fs::create_dir(log)?;
+            cluster.give(log)?;
+            initdb.arg("--waldir").arg(log);
+        }
         run(initdb.arg("--no-instructions").arg("-D").arg(data)).await?;
         Ok(cluster)
     }

@@ -62,7 +62,7 @@ enum Scenario {
     /// CASES 53: a primary killed and its standby promoted; databases that can only be read
     Failover(failover::Options),
     /// CASES 53: the database's file system is full for a while; as root
-    DiskFull,
+    DiskFull(disk_full::Options),
     /// CASES 55: answers of the database that never come
     LostCommit(lost_commit::Options),
     /// CASES 56: clocks that are off, and one that steps back
@@ -77,7 +77,7 @@ enum Scenario {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if matches!(arguments.scenario, Scenario::DiskFull)
+    if matches!(arguments.scenario, Scenario::DiskFull(_))
         && let Err(error) = disk_full::with_own_mounts()
     {
         eprintln!("{error}");
@@ -99,7 +99,7 @@ async fn run(arguments: Arguments) -> ExitCode {
             Scenario::Kills(options) => kills::run(&wishes, options).await,
             Scenario::Stop(options) => stop::run(&wishes, options).await,
             Scenario::Failover(options) => failover::run(&wishes, options).await,
-            Scenario::DiskFull => disk_full::run(&wishes).await,
+            Scenario::DiskFull(options) => disk_full::run(&wishes, options).await,
             Scenario::LostCommit(options) => lost_commit::run(&wishes, options).await,
             Scenario::Clock(options) => clock::run(&wishes, options).await,
             Scenario::DeadHost(options) => dead_host::run(&wishes, options).await,

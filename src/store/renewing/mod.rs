@@ -12,7 +12,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use self::statement::{Answer, Answers, Rows};
-use super::connecting;
+use super::room::Room;
+use super::{StoreError, connecting};
 
 mod statement;
 
@@ -20,9 +21,13 @@ mod statement;
 const CLOSE: Duration = Duration::from_millis(500);
 
 /// A pool that can be exchanged for a new one; whatever waits on the old one fails then. Clones are the same pool. It is an
-/// executor of single statements; what takes several on one connection goes through [`RenewablePool::unless_given_up`].
+/// executor of single statements; what takes several on one connection goes through [`RenewablePool::unless_given_up`]. What
+/// is refused for want of room is noted.
 #[derive(Clone, Debug)]
-pub(super) struct RenewablePool(Arc<RwLock<Generation>>);
+pub(super) struct RenewablePool {
+    generation: Arc<RwLock<Generation>>,
+    room: Arc<Room>,
+}
 
 /// The connections that were made since the last time.
 #[derive(Clone, Debug)]
@@ -38,8 +43,8 @@ impl Generation {
 }
 
 impl RenewablePool {
-    pub(super) fn new(pool: PgPool) -> Self {
-        Self(Arc::new(RwLock::new(Generation::new(pool))))
+    pub(super) fn new(pool: PgPool, room: Arc<Room>) -> Self {
+        Self { generation: Arc::new(RwLock::new(Generation::new(pool))), room }
     }
 
     /// The pool of now: to look at it, not to wait for it.
@@ -55,29 +60,34 @@ impl RenewablePool {
     /// A connection, for several statements.
     pub(super) async fn acquire(&self) -> Result<PoolConnection<Postgres>, sqlx::Error> {
         let Generation { pool, given_up } = self.generation();
-        unless(&given_up, pool.acquire()).await
+        unless(&given_up, Box::pin(pool.acquire())).await
     }
 
     /// Begins a transaction.
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         let Generation { pool, given_up } = self.generation();
-        unless(&given_up, connecting::begin(&pool)).await
+        unless(&given_up, Box::pin(connecting::begin(&pool))).await
     }
 
     /// Does work that takes several statements, unless the connections are given up meanwhile. What became of it is not
     /// known then, as when an answer was lost.
-    pub(super) async fn unless_given_up<T, E: From<sqlx::Error>>(
+    pub(super) async fn unless_given_up<T>(
         &self,
-        work: impl Future<Output = Result<T, E>>,
-    ) -> Result<T, E> {
-        unless(&self.generation().given_up, work).await
+        work: impl Future<Output = Result<T, StoreError>>,
+    ) -> Result<T, StoreError> {
+        let done = unless(&self.generation().given_up, Box::pin(work)).await;
+        done.inspect_err(|error| {
+            if let StoreError::Unavailable(error) = error {
+                self.room.note(error);
+            }
+        })
     }
 
     /// Gives up every connection that there is. Who waits for an answer on one of them is told that there is none, and
     /// whoever comes next has a new one.
     pub(super) async fn renew(&self) {
         let former = {
-            let mut generation = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let mut generation = self.generation.write().unwrap_or_else(PoisonError::into_inner);
             let (options, connect) = (generation.pool.options().clone(), generation.pool.connect_options());
             let pool = options.connect_lazy_with(connect.as_ref().clone());
             std::mem::replace(&mut *generation, Generation::new(pool))
@@ -96,7 +106,7 @@ impl RenewablePool {
 
     /// It is whole after every statement, so a panic elsewhere does not spoil it.
     fn generation(&self) -> Generation {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.generation.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
@@ -127,7 +137,7 @@ impl<'c> Executor<'c> for &RenewablePool {
         E: 'q + Execute<'q, Postgres>,
     {
         let Generation { pool, given_up } = self.generation();
-        Box::pin(Answers::new(pool.fetch_many(query), given_up.cancelled_owned()))
+        Box::pin(Answers::new(pool.fetch_many(query), given_up.cancelled_owned(), Arc::clone(&self.room)))
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(self, query: E) -> Answer<'e, Option<PgRow>>
@@ -136,8 +146,8 @@ impl<'c> Executor<'c> for &RenewablePool {
         E: 'q + Execute<'q, Postgres>,
     {
         let Generation { pool, given_up } = self.generation();
-        let answer = pool.fetch_optional(query);
-        Box::pin(async move { unless(&given_up, answer).await })
+        let (answer, room) = (pool.fetch_optional(query), Arc::clone(&self.room));
+        Box::pin(async move { unless(&given_up, answer).await.inspect_err(|error| room.note(error)) })
     }
 
     fn prepare_with<'e>(self, sql: SqlStr, parameters: &'e [PgTypeInfo]) -> Answer<'e, PgStatement>

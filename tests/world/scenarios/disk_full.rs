@@ -36,6 +36,14 @@ const FULL: Duration = Duration::from_secs(15);
 /// What was claimed before the disk was full may be sent within this.
 const UNDER_WAY: Duration = Duration::from_secs(3);
 
+/// What is full.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The write-ahead log lies elsewhere: PostgreSQL does not give up, and what needs no room goes on
+    #[arg(long)]
+    log_elsewhere: bool,
+}
+
 /// Goes on in a process with mounts of its own: nothing stays mounted, however it ends.
 pub(crate) fn with_own_mounts() -> Outcome<()> {
     if std::env::var_os(OWN_MOUNTS).is_some() {
@@ -68,13 +76,15 @@ impl Drop for Mount {
 }
 
 /// Fills it, takes the room away whenever there is some again, and gives it back.
-pub(crate) async fn run(wishes: &Wishes) -> Outcome<()> {
+pub(crate) async fn run(wishes: &Wishes, options: Options) -> Outcome<()> {
     let disk = Folder::new()?;
     let mount = Mount::new(disk.path().join("disk"))?;
     let folder = Folder::new()?;
     // Segments of the log are written anew all the time, so that it needs room as well.
     let settings = ["max_wal_size=48MB", "min_wal_size=32MB", "shared_buffers=32MB"];
-    let mut cluster = Cluster::make(&mount.0, "primary", &settings).await?;
+    let elsewhere = Folder::new()?;
+    let log = options.log_elsewhere.then(|| elsewhere.path().join("log"));
+    let mut cluster = Cluster::make_with_log(&mount.0, "primary", &settings, log.as_deref()).await?;
     cluster.start().await?;
     cluster.create_database().await?;
     let mut world = World::over(wishes, &QUICK, folder, cluster).await?;
@@ -96,7 +106,7 @@ pub(crate) async fn run(wishes: &Wishes) -> Outcome<()> {
     world.chronicle.note(Event::DatabaseGone);
     let (mut last, mut fallen, mut restarts) = (0, None, 0);
     let mut refused = None;
-    let mut taken = None;
+    let (mut taken, mut is_told) = (None, false);
     while fallen.is_none_or(|at: Instant| at.elapsed() < FULL) {
         fill(&filler)?;
         restarts += watch_over(&mut world.cluster)?;
@@ -107,7 +117,7 @@ pub(crate) async fn run(wishes: &Wishes) -> Outcome<()> {
         last = again;
         let ready = world.replica()?.ready().await != Some(false);
         if !ready && fallen.is_none() {
-            fallen = Some(Instant::now());
+            (fallen, is_told) = (Some(Instant::now()), true);
             println!("full: first call again after {refused:?}, readiness fell after {:?}", begun.elapsed());
         }
         if taken.is_none() && fallen.is_some_and(|at| at.elapsed() > UNDER_WAY) {
@@ -141,6 +151,9 @@ pub(crate) async fn run(wishes: &Wishes) -> Outcome<()> {
     };
     println!("slowest UNAVAILABLE {slowest:?}, without RetryInfo {without}");
     let verdict = world.judge(callers, &[site]).await?;
+    if !is_told {
+        return Err("readiness did not fall".into());
+    }
     if verdict.doubles() > 0 || sent > 0 {
         return Err(
             format!("{} doubled, {sent} sent while nothing could be recorded", verdict.doubles()).into()
