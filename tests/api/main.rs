@@ -41,6 +41,7 @@ mod notices;
 mod options;
 mod ownership;
 mod pacing;
+mod panicking;
 mod parked;
 mod parking;
 mod postfix;
