@@ -70,9 +70,13 @@ impl Pulse {
             if beaten == Beaten::Heard && stale {
                 synchronised = Some(Instant::now());
             }
-            if watch.gives_up(beaten, store.pulse_connections(), Instant::now()) {
+            let lost = watch.look(beaten, store.pulse_connections(), Instant::now());
+            if lost.others {
                 tracing::warn!("connections to the database that may lead nowhere are given up");
                 store.renew().await;
+            }
+            if lost.pulse {
+                store.renew_pulse().await;
             }
         }
         if let Ok(Err(error)) = timeout(HEARTBEAT_TIMEOUT, replicas::sign_off(store, self.replica)).await {
@@ -145,26 +149,35 @@ struct Watch {
     given_up: bool,
 }
 
+/// Connections that are to be given up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Lost {
+    /// The heartbeat's own.
+    pulse: bool,
+    /// All others.
+    others: bool,
+}
+
 impl Watch {
-    /// Whether the connections made so far are to be given up: the heartbeat is heard over a new one, after which nobody knows
-    /// where the older ones lead, or the silence lasts too long for those who wait.
-    fn gives_up(&mut self, beaten: Beaten, connections: u64, now: Instant) -> bool {
+    /// Which of the connections made so far are to be given up. The others, when the heartbeat is heard over a new one, after
+    /// which nobody knows where the older ones lead, or the silence lasts too long for those who wait. The heartbeat's own with
+    /// the second one in a row that is not answered, and each after it; a stall that ends before keeps its connection.
+    fn look(&mut self, beaten: Beaten, connections: u64, now: Instant) -> Lost {
         match beaten {
             Beaten::Heard => {
                 let before = std::mem::replace(&mut self.connections, connections);
                 (self.silent, self.given_up) = (None, false);
-                before > 0 && before != connections
+                Lost { pulse: false, others: before > 0 && before != connections }
             }
             Beaten::Refused => {
                 self.silent = None;
-                false
+                Lost::default()
             }
             Beaten::Unanswered => {
-                let since = *self.silent.get_or_insert(now);
-                !self.given_up && now - since >= SILENCE && {
-                    self.given_up = true;
-                    true
-                }
+                let pulse = self.silent.is_some();
+                let others = !self.given_up && now - *self.silent.get_or_insert(now) >= SILENCE;
+                self.given_up |= others;
+                Lost { pulse, others }
             }
         }
     }
@@ -184,34 +197,34 @@ mod tests {
     fn connections_are_given_up_after_a_new_one_and_in_a_long_silence() {
         use Beaten::{Heard, Refused, Unanswered};
         let start = Instant::now();
-        // Second, what became of the heartbeat, connections it has needed, whether all are given up.
+        // Second, what became of the heartbeat, connections it has needed, what is given up: its own, the others.
         let table = [
-            (0, Unanswered, 0, false),
-            (1, Heard, 1, false),
-            (2, Heard, 1, false),
+            (0, Unanswered, 0, false, false),
+            (1, Heard, 1, false, false),
+            (2, Heard, 1, false, false),
             // A stall: the same connection answers in the end.
-            (3, Unanswered, 1, false),
-            (5, Unanswered, 1, false),
-            (6, Heard, 1, false),
+            (3, Unanswered, 1, false, false),
+            (4, Heard, 1, false, false),
             // Another one is needed.
-            (7, Unanswered, 1, false),
-            (9, Heard, 2, true),
-            (10, Heard, 2, false),
+            (7, Unanswered, 1, false, false),
+            (8, Unanswered, 1, true, false),
+            (9, Heard, 2, false, true),
+            (10, Heard, 2, false, false),
             // It was refused and soon ends.
-            (11, Refused, 2, false),
-            (12, Heard, 3, true),
+            (11, Refused, 2, false, false),
+            (12, Heard, 3, false, true),
             // Nobody answers: once, and once more when somebody does.
-            (20, Unanswered, 3, false),
-            (23, Unanswered, 3, false),
-            (24, Unanswered, 3, true),
-            (30, Unanswered, 3, false),
-            (40, Heard, 4, true),
-            (41, Heard, 4, false),
+            (20, Unanswered, 3, false, false),
+            (23, Unanswered, 3, true, false),
+            (24, Unanswered, 3, true, true),
+            (30, Unanswered, 3, true, false),
+            (40, Heard, 4, false, true),
+            (41, Heard, 4, false, false),
         ];
         let mut watch = Watch::default();
-        for (second, beaten, connections, gives_up) in table {
+        for (second, beaten, connections, pulse, others) in table {
             let now = start + Duration::from_secs(second);
-            assert_eq!(watch.gives_up(beaten, connections, now), gives_up, "second {second}");
+            assert_eq!(watch.look(beaten, connections, now), Lost { pulse, others }, "second {second}");
         }
     }
 }

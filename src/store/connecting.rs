@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
-use sqlx::{Connection as _, Executor, PgConnection, PgPool, Postgres, Transaction, query_scalar};
-use tokio::time::timeout;
+use sqlx::{Executor, PgConnection, PgPool, Postgres, Transaction, query_scalar};
 
 use super::StoreError;
 use super::renewing::RenewablePool;
@@ -17,9 +16,6 @@ use super::room::Room;
 
 /// Connections for calls that are there before they are needed, since a login costs milliseconds.
 const CALL_CONNECTIONS_READY: u32 = 2;
-
-/// A connection that takes longer to say that it is there is not.
-const ANSWER: Duration = Duration::from_secs(1);
 
 /// How much of the database's connections and time a store takes.
 #[derive(Clone, Debug)]
@@ -53,7 +49,7 @@ pub(super) struct Pools {
     pub(super) calls: RenewablePool,
     pub(super) delivery: RenewablePool,
     /// One connection for the heartbeat.
-    pub(super) pulse: PgPool,
+    pub(super) pulse: RenewablePool,
     /// How many connections were made for it until now.
     pub(super) pulse_connections: Arc<AtomicU64>,
     pub(super) room: Arc<Room>,
@@ -80,22 +76,18 @@ pub(super) fn pools(url: &str, limits: &PoolLimits) -> Result<Pools, StoreError>
     let pulse_connections = Arc::<AtomicU64>::default();
     let made = Arc::clone(&pulse_connections);
     // A new connection of the pulse is a sign, see `Store::renew`: it is kept as long as it works.
-    let pulse = pool(0..=1)
-        .max_lifetime(None)
-        .idle_timeout(None)
-        .after_connect(move |connection, _| {
-            let made = Arc::clone(&made);
-            Box::pin(async move {
-                writable(connection).await?;
-                made.fetch_add(1, Ordering::Relaxed);
-                Ok(())
-            })
+    let pulse = pool(0..=1).max_lifetime(None).idle_timeout(None).after_connect(move |connection, _| {
+        let made = Arc::clone(&made);
+        Box::pin(async move {
+            writable(connection).await?;
+            made.fetch_add(1, Ordering::Relaxed);
+            Ok(())
         })
-        .after_release(|connection, _| Box::pin(answers(connection)));
+    });
     Ok(Pools {
         calls: renewable(pool(CALL_CONNECTIONS_READY.min(*connections)..=*connections)),
         delivery: renewable(pool(0..=*delivery_connections)),
-        pulse: lazily(pulse),
+        pulse: renewable(pulse),
         pulse_connections,
         room,
     })
@@ -178,14 +170,6 @@ pub(super) async fn begin(pool: &PgPool) -> Result<Transaction<'static, Postgres
     }
 }
 
-/// Whether the connection of the pulse still answers when it is given back. sqlx asks the same, but waits without a limit:
-/// where the database's machine goes silently while a heartbeat waits for its answer, the pool's one place would be taken
-/// until TCP gives up, and this replica not ready for a quarter of an hour after another machine has taken over.
-async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let answer = timeout(ANSWER, connection.ping()).await;
-    answer.unwrap_or(Err(sqlx::Error::PoolTimedOut)).map(|()| true)
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -232,7 +216,7 @@ mod tests {
         };
         let pools = pools("postgres://localhost/d", &limits).unwrap();
         pools.calls.renew().await;
-        for (pool, most) in [(&pools.calls.now(), 3), (&pools.delivery.now(), 1), (&pools.pulse, 1)] {
+        for (pool, most) in [(&pools.calls.now(), 3), (&pools.delivery.now(), 1), (&pools.pulse.now(), 1)] {
             assert_eq!(pool.options().get_max_connections(), most);
             assert_eq!(pool.options().get_acquire_timeout(), limits.acquire_timeout);
             let options = pool.connect_options();

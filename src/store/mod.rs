@@ -48,7 +48,7 @@ mod word;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use sqlx::{PgPool, Postgres, Transaction, query_scalar};
+use sqlx::{Postgres, Transaction, query_scalar};
 
 use self::changes::Changes;
 pub use self::connecting::PoolLimits;
@@ -72,7 +72,7 @@ pub struct Store {
     /// Those of delivery, see [`Store::for_delivery`].
     delivery: RenewablePool,
     /// A connection of its own for the heartbeat: however busy the others are, leases are kept alive.
-    pulse: PgPool,
+    pulse: RenewablePool,
     pulse_connections: Arc<AtomicU64>,
     room: Arc<Room>,
     vault: Arc<Vault>,
@@ -237,6 +237,12 @@ impl Store {
     /// ones. Without it statements would wait for a machine that went without a word until TCP gives up.
     pub async fn renew(&self) {
         tokio::join!(self.pool.renew(), self.delivery.renew());
+    }
+
+    /// Gives up the heartbeat's own connection. sqlx asks a connection that is given back whether it is there, and waits for
+    /// the answer without a limit: the heartbeat's one place would be taken until TCP gives up.
+    pub async fn renew_pulse(&self) {
+        self.pulse.renew().await;
     }
 
     /// Closes every connection, waiting for those in use.

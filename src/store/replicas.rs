@@ -37,8 +37,7 @@ pub async fn heartbeat(store: &Store, replica: Uuid) -> Result<(), StoreError> {
         interval(GONE),
     )
     .fetch_all(&store.pulse)
-    .await
-    .inspect_err(|error| store.room.note(error))?;
+    .await?;
     store.vault.agree(&others);
     Ok(())
 }

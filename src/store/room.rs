@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use sqlx::{Executor as _, PgPool};
+use sqlx::Executor as _;
 use tokio::sync::watch;
 
 use super::error::is_outage;
@@ -19,6 +19,7 @@ const UNWRITABLE: [&str; 2] = ["53100", "25006"];
 
 /// Needs as much room as a batch of outcomes or the next segment of the database's own log may need: rows that do not fit into
 /// memory are written to temporary files, which are gone behind it. It changes nothing, and needs no right to change anything.
+/// Sent in one message, it is one transaction.
 const TRIAL: &str = "set local work_mem = '64kB';
      with rows as materialized (select repeat('x', 8000) from generate_series(1, 2048))
      select count(*) from rows";
@@ -77,11 +78,9 @@ impl Store {
         if refused.elapsed() < QUIET {
             return Ok(false);
         }
-        match try_out(&self.pulse).await {
-            Err(error) if is_want(&error) => {
-                self.room.note(&error);
-                Ok(false)
-            }
+        // A refusal is noted like any other.
+        match (&self.pulse).execute(TRIAL).await {
+            Err(error) if is_want(&error) => Ok(false),
             Err(error) if is_outage(&error) => Err(error.into()),
             Err(error) => {
                 // Then whoever writes next finds out.
@@ -91,12 +90,7 @@ impl Store {
                 );
                 Ok(self.room.found(refused))
             }
-            Ok(()) => Ok(self.room.found(refused)),
+            Ok(_) => Ok(self.room.found(refused)),
         }
     }
-}
-
-async fn try_out(pool: &PgPool) -> Result<(), sqlx::Error> {
-    // In one message, which is one transaction.
-    pool.execute(TRIAL).await.map(|_| ())
 }

@@ -18,7 +18,7 @@ use super::{StoreError, connecting};
 mod statement;
 
 /// How long is waited for connections that are given up and nobody uses; those that hang are closed behind it.
-const CLOSE: Duration = Duration::from_millis(500);
+const CLOSE: Duration = Duration::from_millis(200);
 
 /// A pool that can be exchanged for a new one; whatever waits on the old one fails then. Clones are the same pool. It is an
 /// executor of single statements; what takes several on one connection goes through [`RenewablePool::unless_given_up`]. What
