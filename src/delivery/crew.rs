@@ -5,22 +5,29 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
+use crate::store::queue::DueMail;
+
 /// What the workers of one account share.
 #[derive(Default)]
 pub(super) struct Signals {
     due: Notify,
     other_mail: AtomicBool,
+    in_table: AtomicBool,
     idle: AtomicUsize,
     with_mailings: AtomicUsize,
     with_session: AtomicUsize,
 }
 
 impl Signals {
-    /// Tells that mail became due; `other_mail`, that some of it is no part of a mailing. Whether that would have to wait
-    /// for mailings: nobody idles, and those who work have some in hand.
-    pub(super) fn tell(&self, other_mail: bool) -> bool {
+    /// Tells that mail became due. Whether other mail would have to wait for mailings: nobody idles, and those who work have
+    /// some in hand.
+    pub(super) fn tell(&self, mail: DueMail) -> bool {
+        let DueMail { other_mail, in_table } = mail;
         if other_mail {
             self.other_mail.store(true, Ordering::Relaxed);
+        }
+        if in_table {
+            self.in_table.store(true, Ordering::Relaxed);
         }
         self.due.notify_one();
         other_mail && self.idle.load(Ordering::Relaxed) == 0 && self.with_mailings.load(Ordering::Relaxed) > 0
@@ -29,6 +36,11 @@ impl Signals {
     /// Whether there may be other mail that should overtake the mailings in hand; the first who asks gets it.
     pub(super) fn take_other_mail(&self) -> bool {
         self.other_mail.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether there may be mail to claim; the first who asks gets it.
+    pub(super) fn take_in_table(&self) -> bool {
+        self.in_table.swap(false, Ordering::Relaxed)
     }
 
     /// Wakes another worker: there is more than one can do at once.

@@ -16,7 +16,7 @@ use super::supervision;
 use super::waiting::Waiting;
 use super::worker::{End, Worker};
 use crate::domain::limits::MAX_CONNECTIONS;
-use crate::store::queue::{self, DueLane, Lane};
+use crate::store::queue::{self, DueLane, DueMail, Lane};
 
 /// Time between two looks at the table, which tells of retries, of letters of other replicas and of freed leases.
 const POLL: Duration = Duration::from_secs(1);
@@ -76,8 +76,8 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => break,
             due = context.store.changes().next_due() => {
-                for (lane, other_mail) in due.lanes {
-                    dispatcher.wake(DueLane { lane, other_mail });
+                for (lane, mail) in due.lanes {
+                    dispatcher.wake(DueLane { lane, mail });
                 }
                 due.passed_on.iter().for_each(|lane| dispatcher.take_over(lane));
             }
@@ -111,10 +111,10 @@ impl Dispatcher {
     /// Wakes an idle worker of the account, or has it wait for its first one. Other mail that would wait for mailings gets
     /// a worker of its own.
     fn wake(&mut self, due: DueLane) {
-        let DueLane { lane, other_mail } = due;
+        let DueLane { lane, mail } = due;
         match self.crews.get(&lane) {
             Some(crew) => {
-                if crew.signals.tell(other_mail) {
+                if crew.signals.tell(mail) {
                     self.reinforce(lane);
                 }
             }
@@ -129,7 +129,7 @@ impl Dispatcher {
     fn take_over(&self, lane: &Lane) {
         if let Some(crew) = self.crews.get(lane) {
             // Other mail it may be; another worker would find no session.
-            let _ = crew.signals.tell(true);
+            let _ = crew.signals.tell(DueMail { other_mail: true, in_table: true });
         }
     }
 

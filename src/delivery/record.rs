@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::sleep;
+use uuid::Uuid;
 
 use super::leases::Leases;
 use super::{counting, history};
@@ -51,32 +52,49 @@ pub(super) async fn run(store: Store, leases: Arc<Leases>, mut inbox: mpsc::Rece
 /// takes no other with it. A refused outcome is recorded without the server's words rather than not at all: a letter
 /// whose outcome is not known would be sent again.
 async fn write(store: &Store, site: &SiteId, records: Vec<Record>) {
-    if let Err(error) = write_until_answered(store, site, &records).await {
+    let (outcomes, chunks) = parts(&records);
+    let recorded = store.unless_given_up(logs::record(store, site, &outcomes, &chunks)).await;
+    if let Err(error) = until_answered(store, site, &outcomes, &chunks, recorded).await {
         tracing::error!(error = &error as &dyn std::error::Error, %site, "a batch of records was refused");
         for record in records {
-            let Err(error) = write_until_answered(store, site, std::slice::from_ref(&record)).await else {
-                continue;
-            };
+            let Err(error) = write_again(store, site, std::slice::from_ref(&record)).await else { continue };
             let message = record.outcome.as_ref().map(|outcome| outcome.message);
             tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "a record was refused");
             let Some(outcome) = record.outcome.map(history::without_words) else { continue };
             let bare = Record { site: site.clone(), outcome: Some(outcome), chunk: None };
-            if let Err(error) = write_until_answered(store, site, &[bare]).await {
+            if let Err(error) = write_again(store, site, &[bare]).await {
                 tracing::error!(error = &error as &dyn std::error::Error, %site, ?message, "an outcome is lost");
             }
         }
     }
 }
 
-async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) -> Result<(), StoreError> {
-    let outcomes: Vec<Outcome> = records.iter().filter_map(|record| record.outcome.clone()).collect();
-    let chunks: Vec<Chunk> = records.iter().filter_map(|record| record.chunk.clone()).collect();
+/// Writes what may have been written before.
+async fn write_again(store: &Store, site: &SiteId, records: &[Record]) -> Result<(), StoreError> {
+    let (outcomes, chunks) = parts(records);
+    let recorded = store.unless_given_up(logs::record_again(store, site, &outcomes, &chunks)).await;
+    until_answered(store, site, &outcomes, &chunks, recorded).await
+}
+
+fn parts(records: &[Record]) -> (Vec<Outcome>, Vec<Chunk>) {
+    let outcomes = records.iter().filter_map(|record| record.outcome.clone()).collect();
+    let chunks = records.iter().filter_map(|record| record.chunk.clone()).collect();
+    (outcomes, chunks)
+}
+
+/// Writes again and again, until the store does not say any more that it does not answer.
+async fn until_answered(
+    store: &Store,
+    site: &SiteId,
+    outcomes: &[Outcome],
+    chunks: &[Chunk],
+    mut recorded: Result<Vec<Uuid>, StoreError>,
+) -> Result<(), StoreError> {
     let mut wait = *RETRY.start();
-    let mut recorded = store.unless_given_up(logs::record(store, site, &outcomes, &chunks)).await;
     loop {
         match recorded {
             Ok(counted) => {
-                counting::recorded(store, &outcomes, &chunks, &counted);
+                counting::recorded(store, outcomes, chunks, &counted);
                 if counted.len() < outcomes.len() {
                     let late = outcomes.len() - counted.len();
                     tracing::warn!(%site, late, "outcomes came after a newer attempt was claimed and do not count");
@@ -88,7 +106,7 @@ async fn write_until_answered(store: &Store, site: &SiteId, records: &[Record]) 
                 store.metrics().delivery.record_retries.inc();
                 sleep(wait).await;
                 wait = (wait * 2).min(*RETRY.end());
-                recorded = store.unless_given_up(logs::record_again(store, site, &outcomes, &chunks)).await;
+                recorded = store.unless_given_up(logs::record_again(store, site, outcomes, chunks)).await;
             }
             Err(error) => return Err(error),
         }

@@ -71,6 +71,15 @@ enum Next {
     Crowded,
 }
 
+/// Letters that a worker is to send.
+struct Found {
+    claims: Vec<Claim>,
+    /// Whether more lie at the counter.
+    more: bool,
+    /// Whether the table was asked.
+    claimed: bool,
+}
+
 impl Worker {
     /// Works until there is nothing more to do. `holder` names the session it takes.
     pub(super) async fn run(mut self, in_hand: InHand, holder: Uuid) -> End {
@@ -90,7 +99,10 @@ impl Worker {
         let mut connection = Connection::new(Arc::clone(&self.signals));
         let mut end = End::Done;
         let mut limit = if sender.pace().is_free() { BATCH } else { 1 };
-        while let Some((claims, more)) = self.next(&sender, holder, limit).await {
+        // Whether there may be mail in the table that nobody told of.
+        let mut look = true;
+        while let Some(Found { claims, more, claimed }) = self.next(&sender, holder, limit, look).await {
+            look = claimed && !claims.is_empty();
             let probing = sender.account.parking.is_some();
             if claims.is_empty() {
                 if probing {
@@ -137,6 +149,7 @@ impl Worker {
                 }
                 Next::Paused => {
                     limit = 1;
+                    look = true;
                     if probing && sender.account.parking.is_some() {
                         self.put_probe_off(self.context.backoff.first).await;
                         break;
@@ -225,9 +238,9 @@ impl Worker {
         }
     }
 
-    /// The next letters, those at the counter first, and whether more lie there; `None` when it is time to stop, or nothing
-    /// can be recorded.
-    async fn next(&self, sender: &Sender, holder: Uuid, limit: u32) -> Option<(Vec<Claim>, bool)> {
+    /// The next letters, those at the counter first; `None` when it is time to stop, or nothing can be recorded. Unless there
+    /// is reason to `look`, the table is asked only where somebody told of mail there.
+    async fn next(&self, sender: &Sender, holder: Uuid, limit: u32, look: bool) -> Option<Found> {
         if !self.context.is_writable() {
             return None;
         }
@@ -238,10 +251,14 @@ impl Worker {
                     self.signals.wake();
                 }
                 self.context.leases.took(&handed);
-                return Some((handed, more));
+                return Some(Found { claims: handed, more, claimed: false });
+            }
+            if !look && !self.signals.take_in_table() {
+                return Some(Found { claims: Vec::new(), more: false, claimed: false });
             }
         }
-        self.claim(sender, holder, limit).await.map(|claims| (claims, false))
+        let claims = self.claim(sender, holder, limit).await?;
+        Some(Found { claims, more: false, claimed: true })
     }
 
     /// The next letters; `None` when it is time to stop. Of a parked account one, as a probe, when its time has come.

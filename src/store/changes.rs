@@ -3,12 +3,13 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use uuid::Uuid;
 
-use super::queue::Lane;
+use super::queue::{DueMail, Lane};
 use super::word::{self, Hint, Word};
 use crate::domain::site::SiteId;
 
@@ -17,6 +18,8 @@ use crate::domain::site::SiteId;
 pub struct Changes {
     sites: Topics<SiteId>,
     letters: Topics<Uuid>,
+    /// How often this process changed accounts or settings.
+    configuration: AtomicU64,
     due: Mutex<Due>,
     due_added: Notify,
     /// What other replicas have not yet been told.
@@ -27,8 +30,8 @@ pub struct Changes {
 /// Mail that became due.
 #[derive(Debug, Default)]
 pub struct Due {
-    /// Accounts with such mail, and whether some of it is no part of a mailing.
-    pub lanes: HashMap<Lane, bool>,
+    /// Accounts with such mail, and what of it.
+    pub lanes: HashMap<Lane, DueMail>,
     /// Accounts whose mail another replica cannot send, since all their sessions are held, here perhaps.
     pub passed_on: HashSet<Lane>,
 }
@@ -57,14 +60,27 @@ impl Changes {
         self.untold_added.notify_one();
     }
 
-    /// Tells that mail of this account is due.
-    pub(super) fn due(&self, lane: Lane) {
-        self.tell_due(lane, true);
+    /// Tells that accounts or settings changed: what was read of them before counts no more.
+    pub(super) fn configured(&self) {
+        self.configuration.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Tells that a letter of this account is due; `other_mail`, that it is no part of a mailing.
-    pub(super) fn tell_due(&self, lane: Lane, other_mail: bool) {
-        *lock(&self.due).lanes.entry(lane).or_default() |= other_mail;
+    /// How often [`configured`](Self::configured) was told.
+    pub(super) fn of_configuration(&self) -> u64 {
+        self.configuration.load(Ordering::Acquire)
+    }
+
+    /// Tells that mail of this account is due.
+    pub(super) fn due(&self, lane: Lane) {
+        self.tell_due(lane, DueMail { other_mail: true, in_table: true });
+    }
+
+    /// Tells what of this account's mail is due.
+    pub(super) fn tell_due(&self, lane: Lane, mail: DueMail) {
+        let mut due = lock(&self.due);
+        let known = due.lanes.entry(lane).or_default();
+        *known = known.and(mail);
+        drop(due);
         self.due_added.notify_one();
     }
 

@@ -65,6 +65,7 @@ async fn begin_once(store: &Store, site: &SiteId, force: bool) -> Result<Begun, 
         .execute(&mut *transaction)
         .await?;
     transaction.commit().await?;
+    store.changes.configured();
     store.changes.recorded(site, &[]);
     Ok(Begun::Going { waiting })
 }

@@ -1,10 +1,9 @@
 //! Work of many callers, gathered into few statements: what comes while the statements before are under way goes together
 //! into the next one. Nobody waits for a group to become full, so an idle server loses no time by it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot};
 
 use super::StoreError;
 
@@ -12,8 +11,6 @@ use super::StoreError;
 const MOST: usize = 128;
 /// A group is full when it weighs so much, in bytes.
 const FULL: usize = 1024 * 1024;
-/// Groups under way at once: while one waits for its commit, the next one is written.
-const AT_ONCE: usize = 2;
 
 /// Why a piece of work was not done with the others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,6 +63,7 @@ impl<Job: Send + 'static, Answer: Send + 'static> Gatherer<Job, Answer> {
     }
 }
 
+/// One group after the other: two at once would be half as large, and cost the database nearly twice as much.
 async fn gather<Job, Answer, Working>(
     mut asked: mpsc::Receiver<Asked<Job, Answer>>,
     work: impl Fn(Vec<Job>) -> Working,
@@ -73,15 +71,12 @@ async fn gather<Job, Answer, Working>(
     Answer: Send + 'static,
     Working: Future<Output = Result<Vec<Answer>, StoreError>> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let outage = Arc::new(Mutex::new(None));
-    // The place first: what comes until there is one belongs to the group. It is never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let Some(first) = asked.recv().await else { return };
+    let mut outage: Option<Instant> = None;
+    while let Some(first) = asked.recv().await {
         let (mut jobs, mut waiting, mut weight) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
         while let Some(Asked { job, weight: own, since, answer }) = next {
-            if lock(&outage).is_some_and(|told| since < told) {
+            if outage.is_some_and(|told| since < told) {
                 // It waited for a group that had no answer: it is not to wait as long once more.
                 let _ = answer.send(Err(Broken::Unavailable));
             } else {
@@ -95,50 +90,44 @@ async fn gather<Job, Answer, Working>(
         if jobs.is_empty() {
             continue;
         }
-        let (working, outage) = (work(jobs), Arc::clone(&outage));
-        tokio::spawn(async move {
-            match working.await {
-                Ok(answers) => {
-                    for (waiting, answer) in waiting.into_iter().zip(answers) {
-                        // Who does not wait any more has left.
-                        let _ = waiting.send(Ok(answer));
-                    }
-                }
-                Err(error) => {
-                    let count = waiting.len();
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        count,
-                        "a group of work broke off"
-                    );
-                    let broken = if matches!(error, StoreError::Unavailable(_)) {
-                        *lock(&outage) = Some(Instant::now());
-                        Broken::Unavailable
-                    } else {
-                        Broken::Refused
-                    };
-                    for waiting in waiting {
-                        let _ = waiting.send(Err(broken));
-                    }
+        // A task of its own: should it panic, the next group is worked on all the same.
+        match tokio::spawn(work(jobs)).await {
+            Ok(Ok(answers)) => {
+                for (waiting, answer) in waiting.into_iter().zip(answers) {
+                    // Who does not wait any more has left.
+                    let _ = waiting.send(Ok(answer));
                 }
             }
-            drop(place);
-        });
+            Ok(Err(error)) => {
+                let count = waiting.len();
+                tracing::warn!(error = &error as &dyn std::error::Error, count, "a group of work broke off");
+                let broken = if matches!(error, StoreError::Unavailable(_)) {
+                    outage = Some(Instant::now());
+                    Broken::Unavailable
+                } else {
+                    Broken::Refused
+                };
+                for waiting in waiting {
+                    let _ = waiting.send(Err(broken));
+                }
+            }
+            // Each is told so by itself, and may be done alone.
+            Err(error) => tracing::error!(%error, "a group of work failed"),
+        }
     }
-}
-
-/// The time is whole after every statement, so a panic elsewhere does not spoil it.
-fn lock(outage: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
-    outage.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use tokio::sync::Semaphore;
+
     use super::*;
 
     #[tokio::test]
     async fn what_comes_together_is_done_together_and_answered_each() {
-        let groups = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let groups = Arc::new(Mutex::new(Vec::new()));
         let (noted, gates) = (Arc::clone(&groups), Arc::new(Semaphore::new(0)));
         let gate = Arc::clone(&gates);
         let gatherer = Arc::new(Gatherer::start(move |jobs: Vec<usize>| {
@@ -155,7 +144,7 @@ mod tests {
                 tokio::spawn(async move { (job, gatherer.ask(job, 1).await) })
             })
             .collect();
-        // All have asked when the two first groups are under way and nobody can run any more.
+        // All have asked when the first group is under way and nobody can run any more.
         for _ in 0..1_000 {
             tokio::task::yield_now().await;
         }
@@ -166,7 +155,7 @@ mod tests {
         }
         let groups = groups.lock().unwrap();
         assert_eq!(groups.iter().sum::<usize>(), 100);
-        assert!(groups.len() <= 3, "{groups:?}");
+        assert!(groups.len() <= 2, "{groups:?}");
     }
 
     #[tokio::test]

@@ -83,18 +83,18 @@ async fn waiting(store: &Store) -> Result<Waiting, StoreError> {
     .await?;
     let rows = query!(
         r#"with recursive lanes as (
-               (select site_id, account_id, 1 as number
+               (select account_id, site_id, 1 as number
                 from queue
-                order by site_id, account_id
+                order by account_id, site_id
                 limit 1)
                union all
-               select next.site_id, next.account_id, lanes.number + 1
+               select next.account_id, next.site_id, lanes.number + 1
                from lanes
                cross join lateral (
-                   select q.site_id, q.account_id
+                   select q.account_id, q.site_id
                    from queue q
-                   where (q.site_id, q.account_id) > (lanes.site_id, lanes.account_id)
-                   order by q.site_id, q.account_id
+                   where (q.account_id, q.site_id) > (lanes.account_id, lanes.site_id)
+                   order by q.account_id, q.site_id
                    limit 1
                ) as next
                where lanes.number < $1

@@ -82,6 +82,7 @@ pub struct Store {
     defaults: Arc<EffectiveSettings>,
     /// What was just added to logs that somebody follows.
     recent: Arc<logs::Recent>,
+    recent_routes: Arc<routes::Recent>,
     handover: Arc<Handover>,
     horizons: Arc<Horizons>,
     gatherers: Arc<OnceLock<Gatherers>>,
@@ -140,6 +141,7 @@ impl Store {
             changes: Arc::default(),
             defaults: Arc::default(),
             recent: Arc::default(),
+            recent_routes: Arc::default(),
             handover: Arc::default(),
             horizons: Arc::default(),
             gatherers: Arc::default(),

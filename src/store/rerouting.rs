@@ -78,6 +78,7 @@ async fn delete_once(
     logs::restart_deleted(&mut transaction, site, account, store.clock().now()).await?;
     audit::append(&mut transaction, &store.clock, site, note).await?;
     transaction.commit().await?;
+    store.changes.configured();
     store.changes.recorded(site, &failed);
     Ok(Deleted::Deleted)
 }

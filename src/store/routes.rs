@@ -1,11 +1,9 @@
 //! What the choice of a letter's account takes, read for all letters that come at the same time: the settings of their
-//! sites, the accounts with their addresses, and whether their requests came before.
+//! sites and the accounts with their addresses. What was read a moment ago is not read again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
-
-use sqlx::{PgConnection, query};
-use uuid::Uuid;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use super::candidates::{self, Asked};
 use super::gathering::Broken;
@@ -15,7 +13,7 @@ use crate::domain::settings::EffectiveSettings;
 use crate::domain::site::SiteId;
 
 /// What a letter asks for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Question {
     /// Whose it is.
     pub site: SiteId,
@@ -23,8 +21,6 @@ pub struct Question {
     pub sender_key: String,
     /// On whose behalf; empty for the site itself.
     pub user: String,
-    /// Its request id.
-    pub request_id: Option<String>,
 }
 
 /// What its account is chosen from.
@@ -34,8 +30,46 @@ pub struct Route {
     pub settings: Option<Arc<EffectiveSettings>>,
     /// The accounts that may be used, by id.
     pub candidates: Arc<[Candidate]>,
-    /// The letter that was taken by this request before, and the MAC of the request's content.
-    pub known: Option<(Uuid, Vec<u8>)>,
+}
+
+/// So long a route counts after it was read; much less than the two seconds within which changes of other replicas count. Those
+/// of this process count at once.
+const FRESH: Duration = Duration::from_millis(250);
+/// Routes that are kept; with more of them the old ones are let go.
+const KEPT: usize = 1_024;
+
+/// Routes that were read a moment ago: who sends much asks once for many letters.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Mutex<HashMap<Question, Read>>);
+
+#[derive(Debug)]
+struct Read {
+    route: Route,
+    at: Instant,
+    /// How often accounts and settings had changed before.
+    changes: u64,
+}
+
+impl Recent {
+    fn get(&self, question: &Question, changes: u64) -> Option<Route> {
+        let read = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let read = read.get(question).filter(|read| read.changes == changes && read.at.elapsed() < FRESH)?;
+        Some(read.route.clone())
+    }
+
+    /// Keeps one by which a letter can be sent: what is missing may be made at any moment.
+    fn put(&self, question: Question, read: Read) {
+        if read.route.settings.is_none() || read.route.candidates.is_empty() {
+            return;
+        }
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if kept.len() >= KEPT {
+            kept.retain(|_, read| read.at.elapsed() < FRESH);
+        }
+        if kept.len() < KEPT || kept.contains_key(&question) {
+            kept.insert(question, read);
+        }
+    }
 }
 
 /// What the account of a letter is chosen from.
@@ -43,14 +77,21 @@ pub struct Route {
 /// # Errors
 /// When the database does not answer.
 pub async fn find(store: &Store, question: Question) -> Result<Route, StoreError> {
-    match store.gatherers().routes.ask(question.clone(), 1).await {
-        Ok(route) => return Ok(route),
-        Err(Broken::Unavailable) => return Err(Broken::unavailable()),
-        Err(Broken::Refused) => {}
+    let (at, changes) = (Instant::now(), store.changes.of_configuration());
+    if let Some(route) = store.recent_routes.get(&question, changes) {
+        return Ok(route);
     }
-    // This one may still be answered, and else is told why not.
-    let mut routes = read(store, std::slice::from_ref(&question)).await?;
-    routes.pop().ok_or(StoreError::Corrupt("route"))
+    let route = match store.gatherers().routes.ask(question.clone(), 1).await {
+        Ok(route) => route,
+        Err(Broken::Unavailable) => return Err(Broken::unavailable()),
+        // This one may still be answered, and else is told why not.
+        Err(Broken::Refused) => {
+            let mut routes = read(store, std::slice::from_ref(&question)).await?;
+            routes.pop().ok_or(StoreError::Corrupt("route"))?
+        }
+    };
+    store.recent_routes.put(question, Read { route: route.clone(), at, changes });
+    Ok(route)
 }
 
 /// What the accounts of these letters are chosen from.
@@ -69,52 +110,15 @@ async fn read(store: &Store, questions: &[Question]) -> Result<Vec<Route>, Store
             .collect();
     let asked: BTreeSet<Asked<'_>> = questions
         .iter()
-        .map(|Question { site, sender_key, user, request_id: _ }| Asked { site, sender_key, user })
+        .map(|Question { site, sender_key, user }| Asked { site, sender_key, user })
         .collect();
     let candidates: BTreeMap<Asked<'_>, Arc<[Candidate]>> =
         candidates::of_all(&mut connection, asked).await?;
-    let mut known = known(&mut connection, questions).await?;
     let none: Arc<[Candidate]> = Arc::from([]);
-    let routes = questions.iter().enumerate().map(|(place, question)| {
-        let Question { site, sender_key, user, request_id: _ } = question;
+    let routes = questions.iter().map(|question| {
+        let Question { site, sender_key, user } = question;
         let of_asked = candidates.get(&Asked { site, sender_key, user });
-        Route {
-            settings: settings.get(site).cloned(),
-            candidates: Arc::clone(of_asked.unwrap_or(&none)),
-            known: known.remove(&place),
-        }
+        Route { settings: settings.get(site).cloned(), candidates: Arc::clone(of_asked.unwrap_or(&none)) }
     });
     Ok(routes.collect())
-}
-
-/// The letters that were taken by these requests before, by the place of the question.
-async fn known(
-    connection: &mut PgConnection,
-    questions: &[Question],
-) -> Result<HashMap<usize, (Uuid, Vec<u8>)>, StoreError> {
-    let (mut places, mut sites, mut ids) = (Vec::new(), Vec::new(), Vec::new());
-    for (place, question) in questions.iter().enumerate() {
-        if let Some(id) = &question.request_id {
-            places.push(place);
-            sites.push(question.site.as_str());
-            ids.push(id.as_str());
-        }
-    }
-    if ids.is_empty() {
-        return Ok(HashMap::new());
-    }
-    let rows = query!(
-        r#"select n.place as "place!", m.message_id, m.request_mac as "request_mac!"
-           from unnest($1::text[], $2::text[]) with ordinality as n (site_id, request_id, place)
-           join messages m on m.site_id = n.site_id and m.request_id = n.request_id"#,
-        &sites as &[&str],
-        &ids as &[&str],
-    )
-    .fetch_all(connection)
-    .await?;
-    let known = rows.into_iter().filter_map(|row| {
-        let number = usize::try_from(row.place).ok()?.checked_sub(1)?;
-        Some((*places.get(number)?, (row.message_id, row.request_mac)))
-    });
-    Ok(known.collect())
 }

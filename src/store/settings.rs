@@ -159,6 +159,7 @@ pub async fn change<E: From<StoreError>>(
         audit::append(&mut transaction, &store.clock, site, &note(&fields)).await?;
     }
     transaction.commit().await.map_err(StoreError::from)?;
+    store.changes.configured();
     store.changes.recorded(site, &[]);
     Ok(Some(changed))
 }

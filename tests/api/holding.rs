@@ -144,10 +144,11 @@ async fn an_outcome_is_recorded_once() {
     let due = claim.due + Duration::from_hours(1);
     let recipients = claim.recipients.clone();
     let waiting = queue::Outcome { recipients, next: Next::Due(due), ..sent(claim) };
-    for counts in [1, 0] {
-        let counted = logs::record(&store, &lane.site, std::slice::from_ref(&waiting), &[]).await;
-        assert_eq!(counted.expect("recorded").len(), counts);
-    }
+    let waiting = std::slice::from_ref(&waiting);
+    let counted = logs::record(&store, &lane.site, waiting, &[]).await;
+    assert_eq!(counted.expect("recorded").len(), 1);
+    let counted = logs::record_again(&store, &lane.site, waiting, &[]).await;
+    assert_eq!(counted.expect("recorded").len(), 0);
     store.close().await;
     postroom.restart().await;
     assert_eq!(postroom.message(&name).await.attempts.len(), 1);

@@ -232,7 +232,7 @@ impl Draft {
         now: OffsetDateTime,
     ) -> Result<Letter, Problem> {
         let address = &self.from.address;
-        let Stored { settings, candidates, known: _ } = stored;
+        let Stored { settings, candidates } = stored;
         let settings = settings.ok_or_else(|| Problem::not_found(site.name()))?;
         if !settings.enabled {
             return Err(disabled(site));

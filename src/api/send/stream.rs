@@ -35,9 +35,9 @@ use crate::metrics::Via;
 pub(super) type Results = Responses<SendMessagesResponse>;
 
 /// Places for items that are worked on at once: enough to fill the groups in which the store takes letters.
-const PLACES: u32 = 64;
+const PLACES: u32 = 128;
 /// A larger item takes a place for each so many bytes, so that the largest letters are worked on one by one and those of a
-/// stream together stay below a MiB, or one item.
+/// stream together stay below 2 MiB, or one item.
 const BYTES_A_PLACE: usize = 16 * 1024;
 /// Results that wait for the client, beside those that still hold their places.
 const RESULTS_IN_FLIGHT: usize = 1;

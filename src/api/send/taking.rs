@@ -16,6 +16,7 @@ use crate::domain::error::{Problem, Reason};
 use crate::domain::message::{Message, MessageState};
 use crate::domain::site::SiteId;
 use crate::metrics::Via;
+use crate::store::messages;
 use crate::store::routes::{self, Question, Route};
 use crate::store::taking::{self, NewMessage, Stored, Taken};
 use crate::vault::Fingerprint;
@@ -96,10 +97,11 @@ impl Taking {
             let route = self.route(api, site).await?;
             let Self { id, now, draft, request } = &self;
             let own = request.as_ref().map(|(_, own)| own);
-            if let Some((first, known)) = &route.known {
-                return first_result(*first, known, own);
-            }
-            let letter = draft.finish(api, site, route, *id, *now).await?;
+            let letter = match draft.finish(api, site, route, *id, *now).await {
+                Ok(letter) => letter,
+                // What could not be sent now may have been taken when it could.
+                Err(problem) => return self.before(api, site).await?.ok_or(problem)?,
+            };
             let mac = |(id, own): &(String, Fingerprint)| (id.clone(), own.mac().to_vec());
             let new = new_message(site, *id, letter, request.as_ref().map(mac));
             match taking::take(&api.store, &new).await? {
@@ -115,13 +117,19 @@ impl Taking {
         Err(Problem::new(Reason::StoreUnavailable, text).retry_after(CHOICE_RETRY))
     }
 
-    /// What the account is chosen from, and whether the request came before.
+    /// What became of the request if it came before.
+    async fn before(&self, api: &Api, site: &SiteId) -> Result<Option<Result<Sent, Problem>>, Problem> {
+        let Some((id, own)) = &self.request else { return Ok(None) };
+        let known = messages::find_by_request(&api.store, site, id).await?;
+        Ok(known.map(|(first, mac)| first_result(first, &mac, Some(own))))
+    }
+
+    /// What the account is chosen from.
     async fn route(&self, api: &Api, site: &SiteId) -> Result<Route, Problem> {
         let question = Question {
             site: site.clone(),
             sender_key: self.draft.sender_key(),
             user: self.draft.user().to_owned(),
-            request_id: self.request.as_ref().map(|(id, _)| id.clone()),
         };
         Ok(routes::find(&api.store, question).await?)
     }

@@ -159,6 +159,7 @@ pub async fn create(store: &Store, account: &NewAccount<'_>, note: &Note) -> Res
     }
     audit::append(&mut transaction, &store.clock, site, note).await?;
     transaction.commit().await?;
+    store.changes.configured();
     store.changes.recorded(site, &[]);
     Ok(Created::Saved)
 }
@@ -335,6 +336,7 @@ pub async fn replace(
     logs::restart_changed(&mut transaction, site, *id, store.clock().now()).await?;
     audit::append(&mut transaction, &store.clock, site, note).await?;
     transaction.commit().await?;
+    store.changes.configured();
     lanes::tell_resumed(store, site, *id);
     Ok(Replaced::Saved)
 }

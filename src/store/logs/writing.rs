@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::super::lines::{bounds, encode, pieces};
-use super::super::queue::{self, Outcome, Recorded};
+use super::super::queue::{self, Outcome, Recorded, Try};
 use super::super::{Store, StoreError, events, positions};
 use super::{held, rotation};
 use crate::domain::log::rotation::{Held, RestartCause, Rotation};
@@ -44,13 +44,6 @@ pub async fn record_again(
     record_once(store, site, outcomes, chunks, Try::Again).await
 }
 
-/// Whether chunks may be stored already.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Try {
-    First,
-    Again,
-}
-
 async fn record_once(
     store: &Store,
     site: &SiteId,
@@ -59,7 +52,7 @@ async fn record_once(
     which: Try,
 ) -> Result<Vec<Uuid>, StoreError> {
     let mut transaction = store.begin().await?;
-    let Recorded { letters, events: told } = queue::record(&mut transaction, site, outcomes).await?;
+    let Recorded { letters, events: told } = queue::record(&mut transaction, site, outcomes, which).await?;
     // After the rows of letters, as everybody takes it, so that no two wait for one another.
     if !told.is_empty() || !chunks.is_empty() {
         positions::lock(&mut transaction, site).await?;

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::horizon::BEGINNING;
-use super::{Claim, Lane, Ready, interval};
+use super::{Claim, DueMail, Lane, Ready, interval};
 use crate::domain::message::Recipient;
 use crate::domain::site::SiteId;
 use crate::store::replicas::LEASE;
@@ -22,8 +22,8 @@ const SMALL: i64 = 16 * 1024;
 pub struct DueLane {
     /// Which.
     pub lane: Lane,
-    /// Whether one of them is no part of a mailing.
-    pub other_mail: bool,
+    /// What of it.
+    pub mail: DueMail,
 }
 
 /// The accounts that may send and for which a letter is due, by a loose index scan: two probes an account, however many
@@ -34,18 +34,18 @@ pub struct DueLane {
 pub async fn due_lanes(store: &Store) -> Result<Vec<DueLane>, StoreError> {
     let rows = query!(
         r#"with recursive due as (
-               (select site_id, account_id, mailing, due
+               (select account_id, site_id, mailing, due
                 from queue
-                order by site_id, account_id, mailing, due
+                order by account_id, site_id, mailing, due
                 limit 1)
                union all
-               select next.site_id, next.account_id, next.mailing, next.due
+               select next.account_id, next.site_id, next.mailing, next.due
                from due
                cross join lateral (
-                   select q.site_id, q.account_id, q.mailing, q.due
+                   select q.account_id, q.site_id, q.mailing, q.due
                    from queue q
-                   where (q.site_id, q.account_id, q.mailing) > (due.site_id, due.account_id, due.mailing)
-                   order by q.site_id, q.account_id, q.mailing, q.due
+                   where (q.account_id, q.site_id, q.mailing) > (due.account_id, due.site_id, due.mailing)
+                   order by q.account_id, q.site_id, q.mailing, q.due
                    limit 1
                ) as next
            )
@@ -67,7 +67,8 @@ pub async fn due_lanes(store: &Store) -> Result<Vec<DueLane>, StoreError> {
     rows.into_iter()
         .map(|row| {
             let site = SiteId::parse(&row.site_id).ok_or(StoreError::Corrupt("site id"))?;
-            Ok(DueLane { lane: Lane { site, account: row.account_id }, other_mail: row.other_mail })
+            let mail = DueMail { other_mail: row.other_mail, in_table: true };
+            Ok(DueLane { lane: Lane { site, account: row.account_id }, mail })
         })
         .collect()
 }
@@ -216,11 +217,17 @@ pub async fn claim(
                update queue q
                set leased_by = $3,
                    attempt = q.attempt + 1
-               from (select * from other_mail union all select * from mailings) as due
                where q.site_id = $1
-                 and q.message_id = due.message_id
+                 -- Arrays, no join: by the key, whatever statistics say.
+                 and q.message_id = any(array(
+                         select message_id from other_mail union all select message_id from mailings
+                     ))
                returning q.message_id, q.attempt, q.due, q.mailing, q.expire_time, q.cancelled, q.panics, q.at_dot,
-                         due.after_interruption
+                         q.message_id = any(array(
+                             select message_id from other_mail where after_interruption
+                             union all
+                             select message_id from mailings where after_interruption
+                         )) as after_interruption
            )
            select c.message_id, c.attempt, c.due, c.after_interruption as "after_interruption!", c.at_dot, c.cancelled,
                   c.panics, c.mailing, c.expire_time, m.envelope_sender,

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 pub use self::claiming::{DueLane, Wanted, claim, due_lanes};
 pub(super) use self::horizon::Horizons;
-pub(super) use self::recording::{Recorded, record};
+pub(super) use self::recording::{Recorded, Try, record};
 use super::{Store, StoreError};
 use crate::domain::message::{Attempt, Next, Recipient};
 use crate::domain::site::SiteId;
@@ -31,6 +31,23 @@ pub struct Lane {
     pub site: SiteId,
     /// Its id.
     pub account: i64,
+}
+
+/// Which of an account's mail is due.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DueMail {
+    /// Whether some of it is no part of a mailing.
+    pub other_mail: bool,
+    /// Whether some of it is to be claimed; what is not lies at the counter of the account.
+    pub in_table: bool,
+}
+
+impl DueMail {
+    /// This and other mail.
+    #[must_use]
+    pub const fn and(self, more: Self) -> Self {
+        Self { other_mail: self.other_mail || more.other_mail, in_table: self.in_table || more.in_table }
+    }
 }
 
 /// A letter that was claimed, with all that sending it takes but its body.
@@ -110,9 +127,9 @@ pub struct Ready {
     since: Instant,
 }
 
-/// So long what was true of a letter when it was claimed is taken to be true: much less than the two seconds within which
-/// changes count everywhere.
-const FRESH: Duration = Duration::from_millis(250);
+/// So long what was true of a letter when it was claimed is taken to be true: half of the two seconds within which changes
+/// count everywhere.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl Ready {
     /// A body that was read now.
@@ -250,15 +267,14 @@ pub async fn hand_back(
     query!(
         "update queue q
          set leased_by = null,
-             attempt = q.attempt - 1,
+             attempt = attempt - 1,
              -- What this attempt noted was not written; what an earlier one did stays.
              at_dot = case when q.attempt > 1 then q.at_dot end,
              -- Without a wait it keeps its place among the others.
              due = case when $5::interval > interval '0' then greatest(q.due, now() + $5::interval) else q.due end
-         from unnest($3::uuid[], $4::integer[]) as back (message_id, attempt)
          where q.site_id = $1
-           and q.message_id = back.message_id
-           and q.attempt = back.attempt
+           and q.message_id = any($3)
+           and q.attempt = ($4::integer[])[array_position($3, q.message_id)]
            and q.leased_by = $2",
         site.as_str(),
         replica,

@@ -1,9 +1,9 @@
 //! Recording: what became of claimed letters, behind the fence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use sqlx::query_as;
 use sqlx::types::Json;
+use sqlx::{PgConnection, query, query_as};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -17,10 +17,18 @@ use crate::store::StoreError;
 struct Counted {
     /// Its id.
     message: Uuid,
-    /// The attempt whose outcome it was.
-    attempt: i32,
     account: i64,
     tags: Vec<String>,
+    is_own: bool,
+}
+
+/// Whether outcomes may be recorded already, the answer to a commit having been lost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::store) enum Try {
+    /// They are not.
+    First,
+    /// They may be.
+    Again,
 }
 
 /// What recording changed.
@@ -32,139 +40,41 @@ pub(in crate::store) struct Recorded {
     pub(in crate::store) events: Vec<Event>,
 }
 
-/// Outcomes, column by column.
-#[derive(Default)]
-struct Columns<'a> {
-    ids: Vec<Uuid>,
-    fences: Vec<i32>,
-    recipients: Vec<Json<&'a [Recipient]>>,
-    attempts: Vec<Json<&'a [Attempt]>>,
-    states: Vec<Option<String>>,
-    dues: Vec<Option<OffsetDateTime>>,
-    held: Vec<Option<i32>>,
-    are_held: Vec<bool>,
-    panicked: Vec<bool>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(outcomes: &'a [Outcome]) -> Self {
-        let mut columns = Self::default();
-        for Outcome { message, attempt, recipients, attempts, panicked, next, held } in outcomes {
-            let (state, due) = match next {
-                Next::Final(state) => (Some(*state), None),
-                Next::Held => (Some(MessageState::Uncertain), None),
-                Next::Due(due) => (None, Some(*due)),
-            };
-            columns.ids.push(*message);
-            columns.fences.push(*attempt);
-            columns.recipients.push(Json(recipients));
-            columns.attempts.push(Json(attempts));
-            columns.states.push(state.map(|state| state.name().to_owned()));
-            columns.dues.push(due);
-            columns.held.push(*held);
-            columns.are_held.push(*next == Next::Held);
-            columns.panicked.push(*panicked);
-        }
-        columns
-    }
-}
-
 /// Records outcomes of one site inside a transaction.
+///
+/// A statement each for what the queue loses, what stays there, and what the letters tell. None of them joins: rows are found by
+/// an array of ids, their values by the place there. For a join PostgreSQL may read all of a site instead, which it takes for
+/// cheap as long as it knows of few rows; statements keep to the plan of then.
 pub(in crate::store) async fn record(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     site: &SiteId,
     outcomes: &[Outcome],
+    which: Try,
 ) -> Result<Recorded, StoreError> {
-    if outcomes.is_empty() {
-        return Ok(Recorded::default());
+    let known =
+        if which == Try::Again { recorded(connection, site, outcomes).await? } else { HashSet::new() };
+    let (mut finished, mut waiting) = (Vec::new(), Vec::new());
+    for outcome in outcomes.iter().filter(|outcome| !known.contains(&fence(outcome))) {
+        match outcome.next {
+            Next::Final(_) | Next::Held => finished.push(outcome),
+            Next::Due(due) => waiting.push((outcome, due)),
+        }
     }
-    let columns = Columns::of(outcomes);
-    let counted = query_as!(
-        Counted,
-        r#"with outcomes as (
-               select *
-               from unnest($2::uuid[], $3::integer[], $4::jsonb[], $5::jsonb[], $6::text[], $7::timestamptz[],
-                           $8::integer[], $9::boolean[], $10::boolean[])
-                    as o (message_id, attempt, recipients, attempts, state, due, held, is_held, panicked)
-               -- Not twice, should the answer to a commit have been lost.
-               where not exists (
-                   select from messages m
-                   where m.site_id = $1
-                     and m.message_id = o.message_id
-                     and m.attempts @> jsonb_build_array(jsonb_build_object('number', o.attempt))
-               )
-           ), finished as (
-               delete from queue q
-               using outcomes o
-               where q.site_id = $1
-                 and q.message_id = o.message_id
-                 and q.attempt = o.attempt
-                 and o.state is not null
-               returning q.message_id, q.attempt
-           ), waiting as (
-               update queue q
-               set leased_by = null,
-                   at_dot = case when o.panicked then q.at_dot end,
-                   panics = q.panics + o.panicked::integer,
-                   -- Cancelled while the attempt was under way: whoever claims it next ends it.
-                   due = case when q.cancelled then now() else o.due end
-               from outcomes o
-               where q.site_id = $1
-                 and q.message_id = o.message_id
-                 and q.attempt = o.attempt
-                 and o.state is null
-               returning q.message_id, q.attempt
-           ), forgotten as (
-               -- A letter of our own holds a code: its content goes with its last attempt.
-               delete from message_bodies b
-               using finished f
-               join messages own on own.site_id = $1 and own.message_id = f.message_id and own.is_own
-               where b.site_id = $1
-                 and b.message_id = f.message_id
-           )
-           update messages m
-           set state = coalesce(o.state, 'open'),
-               -- What is held stays unfinished until a person decides.
-               final_time = case when o.state is not null and not o.is_held then now() end,
-               held_attempt = coalesce(o.held, m.held_attempt),
-               recipients = o.recipients,
-               attempts = m.attempts || o.attempts
-           from outcomes o
-           where m.site_id = $1
-             and m.message_id = o.message_id
-             -- Of two outcomes of one letter the one that counted.
-             and (o.message_id, o.attempt) in (
-                 select message_id, attempt from finished union all select message_id, attempt from waiting
-             )
-           returning m.message_id as message, o.attempt as "attempt!", m.account_id as account, m.tags"#,
-        site.as_str(),
-        &columns.ids,
-        &columns.fences,
-        columns.recipients as _,
-        columns.attempts as _,
-        columns.states as _,
-        columns.dues as _,
-        columns.held as _,
-        &columns.are_held,
-        &columns.panicked,
-    )
-    .fetch_all(&mut *connection)
-    .await?;
-    told(connection, site, outcomes, counted).await
-}
-
-/// What is told of outcomes: of those that counted, and of those that came late and correct what is held.
-async fn told(
-    connection: &mut sqlx::PgConnection,
-    site: &SiteId,
-    outcomes: &[Outcome],
-    counted: Vec<Counted>,
-) -> Result<Recorded, StoreError> {
-    let counted: HashMap<(Uuid, i32), Counted> =
-        counted.into_iter().map(|letter| ((letter.message, letter.attempt), letter)).collect();
+    // Places before letters, as everybody locks them.
+    let mut counted = finish(connection, site, &finished).await?;
+    counted.extend(wait(connection, site, &waiting).await?);
+    let now: Vec<&Outcome> = outcomes.iter().filter(|outcome| counted.contains(&fence(outcome))).collect();
+    let letters = tell(connection, site, &now).await?;
+    let own: Vec<Uuid> = finished
+        .iter()
+        .map(|outcome| outcome.message)
+        .filter(|message| letters.get(message).is_some_and(|letter| letter.is_own))
+        .collect();
+    forget_content(connection, site, &own).await?;
     let mut recorded = Recorded::default();
     for outcome in outcomes {
-        let event = match counted.get(&(outcome.message, outcome.attempt)) {
+        let letter = letters.get(&outcome.message).filter(|_| counted.contains(&fence(outcome)));
+        let event = match letter {
             Some(letter) => Some(event(outcome, letter)),
             None => held::correct(&mut *connection, site, outcome).await?,
         };
@@ -174,6 +84,175 @@ async fn told(
         }
     }
     Ok(recorded)
+}
+
+/// What tells one outcome of a letter from another.
+const fn fence(outcome: &Outcome) -> (Uuid, i32) {
+    (outcome.message, outcome.attempt)
+}
+
+/// Those of the outcomes that are recorded.
+async fn recorded(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    outcomes: &[Outcome],
+) -> Result<HashSet<(Uuid, i32)>, StoreError> {
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = outcomes.iter().map(fence).unzip();
+    let known = query!(
+        r#"select o.message_id as "message_id!", o.attempt as "attempt!"
+           from unnest($2::uuid[], $3::integer[]) as o (message_id, attempt)
+           join messages m on m.site_id = $1
+                          and m.message_id = o.message_id
+                          and m.attempts @> jsonb_build_array(jsonb_build_object('number', o.attempt))"#,
+        site.as_str(),
+        &ids,
+        &attempts,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(known.into_iter().map(|row| (row.message_id, row.attempt)).collect())
+}
+
+/// Takes letters that are over from the queue, where no newer attempt was claimed: those it took.
+async fn finish(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    outcomes: &[&Outcome],
+) -> Result<HashSet<(Uuid, i32)>, StoreError> {
+    if outcomes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = outcomes.iter().copied().map(fence).unzip();
+    let gone = query!(
+        "delete from queue
+         where site_id = $1
+           and message_id = any($2)
+           and attempt = ($3::integer[])[array_position($2, message_id)]
+         returning message_id, attempt",
+        site.as_str(),
+        &ids,
+        &attempts,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(gone.into_iter().map(|row| (row.message_id, row.attempt)).collect())
+}
+
+/// Lets letters wait for their next attempt, where no newer one was claimed: those it let.
+async fn wait(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    outcomes: &[(&Outcome, OffsetDateTime)],
+) -> Result<HashSet<(Uuid, i32)>, StoreError> {
+    if outcomes.is_empty() {
+        return Ok(HashSet::new());
+    }
+    let (ids, attempts): (Vec<Uuid>, Vec<i32>) = outcomes.iter().map(|(outcome, _)| fence(outcome)).unzip();
+    let dues: Vec<OffsetDateTime> = outcomes.iter().map(|(_, due)| *due).collect();
+    let panicked: Vec<bool> = outcomes.iter().map(|(outcome, _)| outcome.panicked).collect();
+    let waiting = query!(
+        "update queue
+         set leased_by = null,
+             at_dot = case when ($5::boolean[])[array_position($2, message_id)] then at_dot end,
+             panics = panics + ($5::boolean[])[array_position($2, message_id)]::integer,
+             -- Cancelled while the attempt was under way: whoever claims it next ends it.
+             due = case when cancelled then now() else ($4::timestamptz[])[array_position($2, message_id)] end
+         where site_id = $1
+           and message_id = any($2)
+           and attempt = ($3::integer[])[array_position($2, message_id)]
+         returning message_id, attempt",
+        site.as_str(),
+        &ids,
+        &attempts,
+        &dues,
+        &panicked,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(waiting.into_iter().map(|row| (row.message_id, row.attempt)).collect())
+}
+
+/// Letters tell what became of them, by these outcomes, one each.
+async fn tell(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    outcomes: &[&Outcome],
+) -> Result<HashMap<Uuid, Counted>, StoreError> {
+    if outcomes.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let columns = Columns::of(outcomes);
+    let letters = query_as!(
+        Counted,
+        "update messages
+         set state = ($5::text[])[array_position($2, message_id)],
+             final_time = case when ($7::boolean[])[array_position($2, message_id)] then now() end,
+             held_attempt = coalesce(($6::integer[])[array_position($2, message_id)], held_attempt),
+             recipients = ($3::jsonb[])[array_position($2, message_id)],
+             attempts = attempts || ($4::jsonb[])[array_position($2, message_id)]
+         where site_id = $1
+           and message_id = any($2)
+         returning message_id as message, account_id as account, tags, is_own",
+        site.as_str(),
+        &columns.ids,
+        columns.recipients as _,
+        columns.attempts as _,
+        &columns.states as &[&str],
+        columns.held as _,
+        &columns.are_final,
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(letters.into_iter().map(|letter| (letter.message, letter)).collect())
+}
+
+/// Outcomes, column by column.
+#[derive(Default)]
+struct Columns<'a> {
+    ids: Vec<Uuid>,
+    recipients: Vec<Json<&'a [Recipient]>>,
+    attempts: Vec<Json<&'a [Attempt]>>,
+    states: Vec<&'static str>,
+    held: Vec<Option<i32>>,
+    are_final: Vec<bool>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(outcomes: &[&'a Outcome]) -> Self {
+        let mut columns = Self::default();
+        for Outcome { message, attempt: _, recipients, attempts, panicked: _, next, held } in outcomes {
+            columns.ids.push(*message);
+            columns.recipients.push(Json(recipients));
+            columns.attempts.push(Json(attempts));
+            columns.states.push(match next {
+                Next::Final(state) => state.name(),
+                Next::Held => MessageState::Uncertain.name(),
+                Next::Due(_) => OPEN,
+            });
+            columns.held.push(*held);
+            // What is held stays unfinished until a person decides.
+            columns.are_final.push(matches!(next, Next::Final(_)));
+        }
+        columns
+    }
+}
+
+/// The state of a letter that waits for an attempt.
+const OPEN: &str = "open";
+
+/// A letter of our own holds a code: its content goes with its last attempt.
+async fn forget_content(
+    connection: &mut PgConnection,
+    site: &SiteId,
+    letters: &[Uuid],
+) -> Result<(), StoreError> {
+    if letters.is_empty() {
+        return Ok(());
+    }
+    query!("delete from message_bodies where site_id = $1 and message_id = any($2)", site.as_str(), letters,)
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// What is told of an outcome that counted.

@@ -12,7 +12,7 @@ use super::{NewMessage, Stored, lane, tell_due};
 use crate::domain::message::Recipient;
 use crate::store::connections::SILENCE;
 use crate::store::handover::{Handed, Place};
-use crate::store::queue::{Claim, Horizons, Ready, hand_back, interval};
+use crate::store::queue::{Claim, DueMail, Horizons, Ready, hand_back, interval};
 use crate::store::{Store, StoreError};
 
 /// What became of a letter of a group.
@@ -48,12 +48,13 @@ pub(in crate::store) async fn answer(
             continue;
         };
         answers.push(Grouped::Stored(Stored { create_time: row.create_time, due: row.due }));
-        let (lane, other_mail) = (lane(&message), !message.mailing);
+        let lane = lane(&message);
+        let handed = DueMail { other_mail: !message.mailing, in_table: false };
         match place.filter(|_| row.leased) {
             Some(place) => {
                 store.horizons.nothing_waited(&lane, message.mailing, row.due);
                 hand_over(&store, message, place, row.due).await;
-                store.changes.tell_due(lane, other_mail);
+                store.changes.tell_due(lane, handed);
             }
             None => tell_due(&store, &message),
         }
@@ -119,6 +120,7 @@ struct Columns<'a> {
     envelope_senders: Vec<&'a str>,
     rfc_message_ids: Vec<&'a str>,
     recipients: Vec<Json<&'a [Recipient]>>,
+    sizes: Vec<i64>,
     contents: Vec<&'a [u8]>,
     eight_bit: Vec<bool>,
     utf8_headers: Vec<bool>,
@@ -150,6 +152,7 @@ impl<'a> Columns<'a> {
             columns.envelope_senders.push(&message.envelope_sender);
             columns.rfc_message_ids.push(&message.rfc_message_id);
             columns.recipients.push(Json(&message.recipients));
+            columns.sizes.push(i64::try_from(message.content.len()).unwrap_or(i64::MAX));
             columns.contents.push(&message.content);
             columns.eight_bit.push(message.eight_bit);
             columns.utf8_headers.push(message.utf8_headers);
@@ -185,12 +188,12 @@ async fn insert(
         r#"with n as materialized (
                select *
                from unnest(
-                        $1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::bytea[],
+                        $1::text[], $2::uuid[], $3::bigint[], $4::text[], $5::text[], $6::text[], $7::jsonb[], $8::bigint[],
                         $9::boolean[], $10::boolean[], $11::text[], $12::bytea[], $13::boolean[], $14::text[], $15::boolean[],
                         $16::boolean[], $17::timestamptz[], $18::timestamptz[], $19::jsonb[], $20::bigint[], $21::bigint[],
                         $25::timestamptz[], $26::timestamptz[]
                     )
-                    as n (site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients, content,
+                    as n (site_id, message_id, account_id, from_address, envelope_sender, rfc_message_id, recipients, size_bytes,
                           eight_bit, utf8_headers, request_id, request_mac, mailing, user_id, is_own, copy_to_sender,
                           send_time, expire_time, tags, account_version, settings_version, others_from, mailings_from)
            ), open as materialized (
@@ -246,7 +249,7 @@ async fn insert(
                    expire_time, tags
                )
                select n.site_id, n.message_id, n.account_id, n.from_address, n.envelope_sender, n.rfc_message_id,
-                      n.recipients, octet_length(n.content), n.eight_bit, n.utf8_headers, n.request_id, n.request_mac,
+                      n.recipients, n.size_bytes, n.eight_bit, n.utf8_headers, n.request_id, n.request_mac,
                       n.mailing, n.user_id, n.is_own, n.copy_to_sender, n.send_time, n.expire_time,
                       array(select jsonb_array_elements_text(n.tags))
                from n
@@ -255,9 +258,10 @@ async fn insert(
                returning site_id, message_id, create_time
            ), body as (
                insert into message_bodies (site_id, message_id, content)
-               select n.site_id, n.message_id, n.content
-               from n
-               join message m on m.site_id = n.site_id and m.message_id = n.message_id
+               -- Straight from the array: the bytes are not copied with every look at the rest.
+               select m.site_id, m.message_id, c.content
+               from unnest($2::uuid[], $27::bytea[]) as c (message_id, content)
+               join message m on m.message_id = c.message_id
            ), queued as (
                insert into queue (site_id, message_id, account_id, mailing, due, first_due, expire_time, attempt, leased_by)
                select n.site_id, n.message_id, n.account_id, n.mailing, greatest(now(), n.send_time),
@@ -282,7 +286,7 @@ async fn insert(
         &columns.envelope_senders as &[&str],
         &columns.rfc_message_ids as &[&str],
         columns.recipients as _,
-        &columns.contents as &[&[u8]],
+        &columns.sizes,
         &columns.eight_bit,
         &columns.utf8_headers,
         &columns.request_ids as _,
@@ -301,6 +305,7 @@ async fn insert(
         interval(SILENCE),
         &columns.others_from,
         &columns.mailings_from,
+        &columns.contents as &[&[u8]],
     )
     .fetch_all(&store.pool)
     .await?;

@@ -14,7 +14,7 @@ pub(super) use self::group::{Grouped, answer};
 pub(super) use self::single::insert;
 use super::error::violated_constraint;
 use super::gathering::Broken;
-use super::queue::Lane;
+use super::queue::{DueMail, Lane};
 use super::{Store, StoreError, messages};
 use crate::domain::message::Recipient;
 use crate::domain::site::SiteId;
@@ -110,7 +110,11 @@ pub async fn take(store: &Store, message: &NewMessage) -> Result<Taken, StoreErr
             tell_due(store, message);
             Ok(Taken::Stored(stored))
         }
-        Ok(None) => Ok(Taken::AccountChanged),
+        Ok(None) => {
+            // By another replica: what was read of it before counts no more.
+            store.changes.configured();
+            Ok(Taken::AccountChanged)
+        }
         Err(error) => known(store, message, error).await,
     }
 }
@@ -139,7 +143,8 @@ pub(super) fn tell_due(store: &Store, message: &NewMessage) {
     if message.send_time.is_some_and(|time| time > store.clock().now()) {
         return;
     }
-    store.changes.tell_due(lane(message), !message.mailing);
+    let mail = DueMail { other_mail: !message.mailing, in_table: true };
+    store.changes.tell_due(lane(message), mail);
 }
 
 /// The lane of a letter.

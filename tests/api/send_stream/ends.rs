@@ -63,8 +63,8 @@ async fn a_client_that_does_not_read_is_held_up_and_then_served() {
             (last, since) = (taken, Instant::now());
         }
     }
-    // Those in work, some in the small window between the two.
-    assert!(last < 100, "{last} of {LETTERS} were taken while nobody read");
+    // Those in work, 128 at most, some in the small window between the two.
+    assert!(last < 164, "{last} of {LETTERS} were taken while nobody read");
     let said_then = said.load(Ordering::Relaxed);
     assert!(said_then < LETTERS, "the client was not held up");
 
