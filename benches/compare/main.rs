@@ -14,6 +14,7 @@ mod one_session;
 mod postfix;
 mod postroom;
 mod processes;
+mod replicas;
 mod report;
 #[path = "../served/mod.rs"]
 #[expect(dead_code, reason = "shared with the bench of abuse, which uses all of it")]
@@ -38,6 +39,7 @@ use std::time::{Duration, Instant};
 
 use ::postroom::domain::clock::Clock;
 use clap::{Parser, ValueEnum};
+use mimalloc::MiMalloc;
 use serde::Serialize;
 use tempfile::TempDir;
 use time::format_description::well_known::Rfc3339;
@@ -47,6 +49,10 @@ use self::letters::Letters;
 use self::machine::Machine;
 use self::report::Line;
 use self::smtp_sink::SmtpSink;
+
+/// As the program has it: one session is measured in this process.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 pub(crate) type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -88,6 +94,7 @@ enum Measure {
     Idle,
     Loaded,
     Tail,
+    Replicas,
     Waiting,
 }
 
@@ -161,6 +168,7 @@ async fn run(options: &Options) -> Outcome<()> {
                 latency::loaded(&plan, full).await?
             }
             Measure::Tail => tail::measure(&plan).await?,
+            Measure::Replicas => replicas::measure(&plan).await?,
             Measure::Waiting => waiting::measure(&plan).await?,
         };
         eprintln!("{measure:?} took {:.0} s", start.elapsed().as_secs_f64());

@@ -3,6 +3,7 @@
 
 use std::fs::Permissions;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +32,8 @@ use crate::served::Served;
 use crate::{Outcome, processes};
 
 pub(crate) const SITE: &str = "sites/bench";
+const ARGUMENTS: [&str; 6] =
+    ["--egress-allow", "127.0.0.0/8", "--egress-ports", "1-65535", "--calls-per-key", "1000000"];
 /// Connections that callers share, so that none of them is the bottleneck.
 const CONNECTIONS: usize = 4;
 /// How long a caller who is told that there is no room waits before he asks again.
@@ -70,7 +73,7 @@ pub(crate) struct Postroom {
     /// How many accounts send; their ids are the first ones.
     accounts: i64,
     cluster: PrivatePostgres,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Postroom {
@@ -80,22 +83,14 @@ impl Postroom {
         // The cluster's user must be able to pass through, where it is not ours.
         std::fs::set_permissions(folder.path(), Permissions::from_mode(0o711))?;
         let data = folder.path().join("data");
-        let arguments =
-            ["--egress-allow", "127.0.0.0/8", "--egress-ports", "1-65535", "--calls-per-key", "1000000"];
-        let served = Served::start_in(&data, false, &arguments).await?;
+        let served = Served::start_in(&data, false, &ARGUMENTS).await?;
         // A share in it: the cluster is asked things, and outlives the server until the folder goes.
         let cluster = private_postgres::start(&data).await?;
         let pid_file = std::fs::read_to_string(data.join("postgres/cluster/postmaster.pid"))?;
         let postmaster = pid_file.lines().next().ok_or("no postmaster")?.trim().parse()?;
         let channels = (0..CONNECTIONS).map(|_| served.connect()).collect();
-        let postroom = Self {
-            served,
-            channels,
-            postmaster,
-            accounts: i64::try_from(accounts)?,
-            cluster,
-            _folder: folder,
-        };
+        let postroom =
+            Self { served, channels, postmaster, accounts: i64::try_from(accounts)?, cluster, folder };
         let request = CreateSiteRequest { site_id: "bench".to_owned(), site: None };
         let mut settings = SettingsServiceClient::new(postroom.channel(0));
         settings.create_site(request).await?;
@@ -108,6 +103,11 @@ impl Postroom {
             postroom.create_account(&sender(number), server).await?;
         }
         Ok(postroom)
+    }
+
+    /// Another server over the same database.
+    pub(crate) async fn another(&self) -> Outcome<Served> {
+        Served::start_in(&self.folder.path().join("data"), false, &ARGUMENTS).await
     }
 
     /// An account of this address.
@@ -185,36 +185,7 @@ impl Postroom {
         accounts: usize,
         due: Due,
     ) -> Outcome<Duration> {
-        let start = Instant::now();
-        let ids: Arc<Vec<String>> = Arc::new((0..count).map(number_id).collect());
-        let mut left: Vec<usize> = (0..count).collect();
-        while !left.is_empty() {
-            let (letters, ids) = (Arc::clone(letters), Arc::clone(&ids));
-            let asked = left.len();
-            let items = left.into_iter().map(move |number| SendMessagesRequest {
-                parent: SITE.to_owned(),
-                message: Some(message(&letters, number, accounts, due)),
-                request_id: ids[number].clone(),
-                index: i64::try_from(number).unwrap_or(i64::MAX),
-            });
-            let mut client = SendServiceClient::new(self.channel(0));
-            let mut results = client.send_messages(tokio_stream::iter(items)).await?.into_inner();
-            let mut answered = 0;
-            left = Vec::new();
-            while let Some(result) = results.message().await? {
-                answered += 1;
-                let Some(error) = result.error else { continue };
-                // Full is no failure: those go again.
-                if ![Code::Unavailable, Code::ResourceExhausted].contains(&Code::from(error.code)) {
-                    return Err(format!("an item was not taken: {}: {}", error.reason, error.text).into());
-                }
-                left.push(usize::try_from(result.index)?);
-            }
-            if answered != asked {
-                return Err(format!("{answered} of {asked} items were answered").into());
-            }
-        }
-        Ok(start.elapsed())
+        stream_over(&self.channel(0), letters, 0..count, accounts, due).await
     }
 
     /// Waits until so many letters of the bench are SENT, their transcripts stored.
@@ -279,6 +250,47 @@ impl Drop for Postroom {
             std::thread::sleep(Duration::from_millis(20));
         }
     }
+}
+
+/// Sends these letters over one stream; how long it takes until all are answered.
+pub(crate) async fn stream_over(
+    channel: &Authorised,
+    letters: &Arc<Letters>,
+    numbers: Range<usize>,
+    accounts: usize,
+    due: Due,
+) -> Outcome<Duration> {
+    let start = Instant::now();
+    let first = numbers.start;
+    let ids: Arc<Vec<String>> = Arc::new(numbers.clone().map(number_id).collect());
+    let mut left: Vec<usize> = numbers.collect();
+    while !left.is_empty() {
+        let (letters, ids) = (Arc::clone(letters), Arc::clone(&ids));
+        let asked = left.len();
+        let items = left.into_iter().map(move |number| SendMessagesRequest {
+            parent: SITE.to_owned(),
+            message: Some(message(&letters, number, accounts, due)),
+            request_id: ids[number - first].clone(),
+            index: i64::try_from(number).unwrap_or(i64::MAX),
+        });
+        let mut client = SendServiceClient::new(channel.clone());
+        let mut results = client.send_messages(tokio_stream::iter(items)).await?.into_inner();
+        let mut answered = 0;
+        left = Vec::new();
+        while let Some(result) = results.message().await? {
+            answered += 1;
+            let Some(error) = result.error else { continue };
+            // Full is no failure: those go again.
+            if ![Code::Unavailable, Code::ResourceExhausted].contains(&Code::from(error.code)) {
+                return Err(format!("an item was not taken: {}: {}", error.reason, error.text).into());
+            }
+            left.push(usize::try_from(result.index)?);
+        }
+        if answered != asked {
+            return Err(format!("{answered} of {asked} items were answered").into());
+        }
+    }
+    Ok(start.elapsed())
 }
 
 fn message(letters: &Letters, number: usize, accounts: usize, due: Due) -> Message {
