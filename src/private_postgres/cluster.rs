@@ -217,7 +217,6 @@ cluster_name = 'postroom'
 max_connections = 100
 shared_buffers = 64MB
 wal_buffers = 16MB
-max_wal_size = 2GB
 checkpoint_timeout = 15min
 jit = off
 autovacuum = on

@@ -154,6 +154,34 @@ async fn an_outcome_is_recorded_once() {
     assert_eq!(postroom.message(&name).await.attempts.len(), 1);
 }
 
+/// Two attempts of one letter may end at the same moment: the first where its lease had ended, and another one had begun.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_outcomes_of_a_letter_the_newest_attempt_counts() {
+    let server = Behaviour::default().start().await;
+    let mut postroom = Postroom::start().await;
+    postroom.create_account(plain_account(&server, FROM)).await;
+    let lane = Lane { site: SiteId::parse("shop").expect("a site"), account: 1 };
+    let first = postroom.send_and_wait(letter(FROM, &["ann@example.org"])).await;
+    postroom.stop().await;
+    let store = postroom.store();
+    crate::bulk::multiply(&postroom, &first.name, 1).await;
+    let (slow, other) = (Uuid::now_v7(), Uuid::now_v7());
+    let early = claim(&store, &lane, slow).await.pop().expect("the letter");
+    replicas::sign_off(&store, slow).await.expect("silent");
+    let late = claim(&store, &lane, other).await.pop().expect("free again");
+    assert_eq!((early.attempt, late.attempt), (1, 2));
+    let name = format!("{SITE}/messages/{}", late.message);
+    let waiting = queue::Outcome { next: Next::Due(early.due), ..sent(early) };
+    let outcomes = [waiting, sent(late)];
+    let counted = logs::record(&store, &lane.site, &outcomes, &[]).await.expect("recorded");
+    assert_eq!(counted.len(), 1);
+    store.close().await;
+    postroom.restart().await;
+    let message = postroom.message(&name).await;
+    assert_eq!(message.state(), State::Sent);
+    assert_eq!(message.attempts.iter().map(|attempt| attempt.number).collect::<Vec<_>>(), [2]);
+}
+
 /// A site of the killing test.
 struct Site {
     name: String,

@@ -53,8 +53,12 @@ pub(in crate::store) async fn record(
 ) -> Result<Recorded, StoreError> {
     let known =
         if which == Try::Again { recorded(connection, site, outcomes).await? } else { HashSet::new() };
+    let newest = newest(outcomes);
+    let may_count = |outcome: &&Outcome| {
+        newest.get(&outcome.message) == Some(&outcome.attempt) && !known.contains(&fence(outcome))
+    };
     let (mut finished, mut waiting) = (Vec::new(), Vec::new());
-    for outcome in outcomes.iter().filter(|outcome| !known.contains(&fence(outcome))) {
+    for outcome in outcomes.iter().filter(may_count) {
         match outcome.next {
             Next::Final(_) | Next::Held => finished.push(outcome),
             Next::Due(due) => waiting.push((outcome, due)),
@@ -89,6 +93,16 @@ pub(in crate::store) async fn record(
 /// What tells one outcome of a letter from another.
 const fn fence(outcome: &Outcome) -> (Uuid, i32) {
     (outcome.message, outcome.attempt)
+}
+
+/// The newest attempt of each letter: of several outcomes of one only that can count, and the statements take one each.
+fn newest(outcomes: &[Outcome]) -> HashMap<Uuid, i32> {
+    let mut newest = HashMap::with_capacity(outcomes.len());
+    for outcome in outcomes {
+        let attempt: &mut i32 = newest.entry(outcome.message).or_default();
+        *attempt = outcome.attempt.max(*attempt);
+    }
+    newest
 }
 
 /// Those of the outcomes that are recorded.
