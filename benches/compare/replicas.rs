@@ -7,6 +7,7 @@ use crate::postroom::{Due, Postroom, stream_over};
 use crate::report::Better::{Higher, Lower};
 use crate::report::Line;
 use crate::report::Peer::Postroom as OfPostroom;
+use crate::served::Served;
 use crate::smtp_sink::SmtpSink;
 use crate::{Outcome, Plan, per_second};
 
@@ -18,7 +19,7 @@ pub(crate) async fn measure(plan: &Plan) -> Outcome<Vec<Line>> {
         let sink = SmtpSink::start()?;
         let postroom = Postroom::start(sink.address(), ACCOUNTS).await?;
         let second = if servers == 2 { Some(postroom.another().await?) } else { None };
-        let channels = [postroom.channel(0), second.as_ref().map_or(postroom.channel(1), |it| it.connect())];
+        let channels = [postroom.channel(0), second.as_ref().map_or(postroom.channel(1), Served::connect)];
         let (letters, half) = (plan.letters_of_postroom, plan.letters_of_postroom / 2);
         let (start, before) = (Instant::now(), postroom.costs().await?);
         tokio::try_join!(

@@ -20,6 +20,7 @@ mod replica;
 mod rules;
 mod sender;
 mod supervision;
+mod supply;
 mod trouble;
 mod turnstile;
 mod unopened;

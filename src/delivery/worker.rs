@@ -13,15 +13,16 @@ use super::connection::Connection;
 use super::crew::Signals;
 use super::in_hand::InHand;
 use super::sender::Sender;
+use super::supply::Found;
 use super::unopened::Unopened;
 use super::{Context, history};
 use crate::store::handover::Counter;
 use crate::store::parking::Trouble;
-use crate::store::queue::{self, Body, Claim, Lane, Ready, Wanted};
+use crate::store::queue::{self, Body, Claim, Lane, Ready};
 use crate::store::{StoreError, connections, lanes, parking};
 
 /// Letters claimed at once: few, so that several workers share a backlog, and a stop hands back little.
-const BATCH: u32 = 16;
+pub(super) const BATCH: u32 = 16;
 /// How long a session is kept open for the next letter; servers close idle ones after minutes.
 const LINGER: Duration = Duration::from_secs(5);
 /// A worker that finds nothing looks so often whether another one has parked the account.
@@ -69,15 +70,6 @@ enum Next {
     End,
     /// No: the server takes no further session.
     Crowded,
-}
-
-/// Letters that a worker is to send.
-struct Found {
-    claims: Vec<Claim>,
-    /// Whether more lie at the counter.
-    more: bool,
-    /// Whether the table was asked.
-    claimed: bool,
 }
 
 impl Worker {
@@ -238,63 +230,6 @@ impl Worker {
         }
     }
 
-    /// The next letters, those at the counter first; `None` when it is time to stop, or nothing can be recorded. Unless there
-    /// is reason to `look`, the table is asked only where somebody told of mail there.
-    async fn next(&self, sender: &Sender, holder: Uuid, limit: u32, look: bool) -> Option<Found> {
-        if !self.context.is_writable() {
-            return None;
-        }
-        if sender.account.parking.is_none() && !self.stop.is_cancelled() {
-            let (handed, more) = self.counter.take(usize::try_from(limit).unwrap_or(usize::MAX));
-            if !handed.is_empty() {
-                if more {
-                    self.signals.wake();
-                }
-                self.context.leases.took(&handed);
-                return Some(Found { claims: handed, more, claimed: false });
-            }
-            if !look && !self.signals.take_in_table() {
-                return Some(Found { claims: Vec::new(), more: false, claimed: false });
-            }
-        }
-        let claims = self.claim(sender, holder, limit).await?;
-        Some(Found { claims, more: false, claimed: true })
-    }
-
-    /// The next letters; `None` when it is time to stop. Of a parked account one, as a probe, when its time has come.
-    async fn claim(&self, sender: &Sender, holder: Uuid, limit: u32) -> Option<Vec<Claim>> {
-        if self.stop.is_cancelled() {
-            return None;
-        }
-        let Context { store, backoff, .. } = &*self.context;
-        if sender.account.parking.is_none() {
-            return self.claim_wanted(holder, Wanted::Any, limit).await;
-        }
-        match parking::begin_probe(store, &self.lane, *backoff).await {
-            Ok(true) => self.claim_wanted(holder, Wanted::Probe, 1).await,
-            Ok(false) => None,
-            Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a parked account cannot be probed");
-                None
-            }
-        }
-    }
-
-    async fn claim_wanted(&self, holder: Uuid, wanted: Wanted, limit: u32) -> Option<Vec<Claim>> {
-        let Context { store, replica, leases, .. } = &*self.context;
-        match queue::claim(store, &self.lane, *replica, Some(holder), wanted, limit).await {
-            Ok(claims) => {
-                leases.took(&claims);
-                Some(claims)
-            }
-            Err(error) => {
-                leases.doubt();
-                tracing::warn!(error = &error as &dyn std::error::Error, "mail cannot be claimed");
-                None
-            }
-        }
-    }
-
     /// Sends the claims in hand. At a stop, or when the account is at fault or out of slots, hands them back.
     async fn work(
         &self,
@@ -438,23 +373,6 @@ impl Worker {
                 tracing::warn!(error = &error as &dyn std::error::Error, "an account cannot be resumed");
             }
         }
-    }
-
-    /// The letter to send next. Other mail overtakes the mailings in hand.
-    async fn front(&self, in_hand: &InHand, holder: Uuid, left: u32) -> Option<Claim> {
-        let claim = in_hand.front()?;
-        if !(claim.mailing && self.signals.take_other_mail()) {
-            return Some(claim);
-        }
-        let most = left.clamp(1, BATCH);
-        let mut others = self.counter.take_other_mail(usize::try_from(most).unwrap_or(usize::MAX));
-        if others.is_empty() {
-            others = self.claim_wanted(holder, Wanted::OtherMail, most).await.unwrap_or_default();
-        } else {
-            self.context.leases.took(&others);
-        }
-        in_hand.put_first(others);
-        in_hand.front()
     }
 
     async fn hand_back_all(&self, in_hand: &InHand, wait: Duration) {
