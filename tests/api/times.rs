@@ -7,8 +7,7 @@ use postroom::api::proto::{Account, Message, SendMessageRequest, UpdateAccountRe
 use postroom::store::closing;
 
 use crate::desk::{
-    FROM, Lease, execute, id, in_millis, lease, nanos, shop, start, start_at, start_unswept, submit, told,
-    waiting,
+    FROM, Lease, execute, id, in_millis, lease, nanos, shop, start, start_at, start_unswept, told, waiting,
 };
 use crate::scripted::Received;
 use crate::scripted::ordinary::Behaviour;
@@ -106,39 +105,27 @@ async fn a_letter_that_would_be_tried_too_late_fails() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_letter_whose_time_has_passed_is_not_sent() {
-    let (server, postroom) = start().await;
-    let message = Message {
-        send_time: in_millis(400),
-        expire_time: in_millis(800),
-        ..letter(FROM, &["ann@example.org"])
-    };
-    let expired = submit(&postroom, message).await;
+    let (server, postroom) = start_unswept().await;
+    // By the sweep, where nobody claims it.
+    let unclaimed = waiting(&postroom, &["ann@example.org"]).await;
     switch_off_behind(&postroom).await;
-    let (store, begin) = (postroom.store(), Instant::now());
-    // By the next claim, or by the sweep where nobody claims it.
-    while closing::expire(&store, &shop(), HOUR, 10).await.expect("swept") == 0 {
-        assert!(begin.elapsed() < PATIENCE);
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    let failed = postroom.message(&expired.name).await;
+    execute(&postroom, &past(&unclaimed)).await;
+    let store = postroom.store();
+    assert_eq!(closing::expire(&store, &shop(), HOUR, 10).await.expect("swept"), 1);
+    let failed = postroom.message(&unclaimed.name).await;
     assert_eq!(failed.state(), State::Failed, "{failed:?}");
     assert_eq!(failed.recipients[0].state(), recipient::State::Failed);
     let words = &failed.recipients[0].reply.as_ref().expect("words").text;
     assert_eq!(words, "expired: expire_time passed before the letter was sent");
     assert!(failed.final_time.is_some());
-    assert_eq!(told(&postroom, &expired).await, ["failed"]);
+    assert_eq!(told(&postroom, &unclaimed).await, ["failed"]);
     // And by a claim.
     switch(&postroom, true).await;
-    let expired = waiting(&postroom, &["ann@example.org"]).await;
-    let past = format!(
-        "update queue set due = now(), expire_time = now() where message_id = '{0}';
-         update messages set send_time = null, expire_time = now() where message_id = '{0}'",
-        id(&expired)
-    );
-    execute(&postroom, &past).await;
+    let claimed = waiting(&postroom, &["ann@example.org"]).await;
+    execute(&postroom, &past(&claimed)).await;
     let begin = Instant::now();
     let failed = loop {
-        let message = postroom.message(&expired.name).await;
+        let message = postroom.message(&claimed.name).await;
         if message.final_time.is_some() || begin.elapsed() > PATIENCE {
             break message;
         }
@@ -147,6 +134,15 @@ async fn a_letter_whose_time_has_passed_is_not_sent() {
     assert_eq!(failed.state(), State::Failed, "{failed:?}");
     assert!(server.journal().letters.is_empty());
     store.close().await;
+}
+
+/// Makes both times of a letter that waits pass.
+fn past(message: &Message) -> String {
+    format!(
+        "update queue set due = now(), expire_time = now() where message_id = '{0}';
+         update messages set send_time = null, expire_time = now() where message_id = '{0}'",
+        id(message)
+    )
 }
 
 async fn switch_off_behind(postroom: &Postroom) {
