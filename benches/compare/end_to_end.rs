@@ -114,14 +114,13 @@ async fn postroom(plan: &Plan, accounts: usize, calls: Calls) -> Outcome<Run> {
     let idle_bytes = processes::resident(postroom.served.pid);
     let before = postroom.costs().await?;
     let letters = plan.letters_of_postroom;
-    let start = Instant::now();
+    let (since, start) = (crate::clock().now(), Instant::now());
     let accepting = match calls {
         Calls::Unary => postroom.send(&plan.letters, letters, accounts, CALLERS, Due::Now).await?,
         Calls::Stream => postroom.stream(&plan.letters, letters, accounts, Due::Now).await?,
     };
     crate::wait_for(&sink, earlier + letters).await?;
-    postroom.wait_until_sent(letters).await?;
-    let sent = per_second(letters, start.elapsed());
+    let sent = per_second(letters, postroom.wait_until_sent(letters, since).await? - start);
     let after = postroom.costs().await?;
     let most_bytes = processes::most_resident(postroom.served.pid);
     let (taken, transcripts) = (sink.letters()? - earlier, postroom.transcripts().await?);

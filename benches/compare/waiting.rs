@@ -64,11 +64,11 @@ pub(crate) async fn measure(plan: &Plan) -> Outcome<Vec<Line>> {
 /// Letters a second of one round.
 async fn round(plan: &Plan, postroom: &Postroom, sent: &mut usize) -> Outcome<f64> {
     let letters = plan.letters_of_others;
-    let start = Instant::now();
+    let (since, start) = (crate::clock().now(), Instant::now());
     postroom.send(&plan.letters, letters, ACCOUNTS, CALLERS, Due::Now).await?;
     *sent += letters;
-    postroom.wait_until_sent(*sent).await?;
-    Ok(per_second(letters, start.elapsed()))
+    let end = postroom.wait_until_sent(*sent, since).await?;
+    Ok(per_second(letters, end - start))
 }
 
 async fn switch_off(database: &mut PgConnection) -> Outcome<()> {
