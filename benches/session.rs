@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         }
     };
     match measure(sink.address(), letters) {
-        Ok(Rates { session, raw }) => {
+        Ok(Rates { session, raw, raw_ahead }) => {
             println!(
                 "letters of {LETTER_BYTES} bytes, {} each, in {ROUNDS} rounds",
                 letters / ROUNDS * ROUNDS
@@ -33,6 +33,8 @@ fn main() -> ExitCode {
             println!("session, transcript at CLIENT_SERVER   {session:8.0} letters/s");
             println!("raw pipelined client                   {raw:8.0} letters/s");
             println!("ratio                                  {:8.1} %", 100.0 * session / raw);
+            println!("raw, next envelope behind the dot      {raw_ahead:8.0} letters/s");
+            println!("ratio                                  {:8.1} %", 100.0 * session / raw_ahead);
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -26,8 +26,10 @@ const DIFFERENT: usize = 64;
 pub(crate) struct Rates {
     /// Of Postroom's session, its transcript at `CLIENT_SERVER`.
     pub(crate) session: f64,
-    /// Of the raw client.
+    /// Of the raw client, in two turns a letter.
     pub(crate) raw: f64,
+    /// Of the raw client that says the next envelope with the dot, as Postroom's session does.
+    pub(crate) raw_ahead: f64,
 }
 
 /// Measures both, with so many letters each.
@@ -39,9 +41,10 @@ pub(crate) fn measure(sink: SocketAddr, letters: usize) -> io::Result<Rates> {
     let contents: Vec<Vec<u8>> = (0..DIFFERENT).map(|_| content()).collect();
     let each = (letters / ROUNDS).max(1);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let (mut session, mut raw) = (Vec::new(), Vec::new());
+    let (mut session, mut raw, mut raw_ahead) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        raw.push(raw_client(sink, &contents, each)?);
+        raw.push(raw_client(sink, &contents, each, false)?);
+        raw_ahead.push(raw_client(sink, &contents, each, true)?);
         // In a task of its own, as in the server; what `block_on` runs itself wakes up differently.
         let contents = contents.clone();
         let elapsed = runtime
@@ -52,7 +55,7 @@ pub(crate) fn measure(sink: SocketAddr, letters: usize) -> io::Result<Rates> {
         let seconds = rounds.iter().sum::<Duration>().as_secs_f64();
         f64::from(u32::try_from(each * rounds.len()).unwrap_or(u32::MAX)) / seconds
     };
-    Ok(Rates { session: rate(&session), raw: rate(&raw) })
+    Ok(Rates { session: rate(&session), raw: rate(&raw), raw_ahead: rate(&raw_ahead) })
 }
 
 async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Result<Duration, String> {
@@ -77,10 +80,16 @@ async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Resu
     let address = |text| Address::parse(text).map_err(|error| error.to_string());
     let (sender, recipients) = (&address("ann@example.com")?, &[address("bob@example.com")?]);
     let start = Instant::now();
-    for content in contents.iter().cycle().take(letters) {
-        let letter =
-            Letter { sender, recipients, content, eight_bit: false, utf8_headers: false, is_private: false };
-        let results = session.deliver(&letter, &log).await;
+    let letter = |number: usize| {
+        let content = &contents[number % contents.len()];
+        Letter { sender, recipients, content, eight_bit: false, utf8_headers: false, is_private: false }
+    };
+    for number in 0..letters {
+        // As a worker does that has more than one letter in hand.
+        if number + 1 < letters {
+            session.announce(&letter(number + 1), 1);
+        }
+        let results = session.deliver(&letter(number), &log).await;
         if let Some(result) = results.iter().find(|result| result.class != Class::Sent) {
             return Err(format!("not sent: {}", result.reply));
         }
@@ -93,7 +102,7 @@ async fn session_client(port: u16, contents: &[Vec<u8>], letters: usize) -> Resu
 }
 
 /// Blocking, with fixed bytes, looking at no more than the number of lines.
-fn raw_client(sink: SocketAddr, contents: &[Vec<u8>], letters: usize) -> io::Result<Duration> {
+fn raw_client(sink: SocketAddr, contents: &[Vec<u8>], letters: usize, ahead: bool) -> io::Result<Duration> {
     const ENVELOPE: &[u8] = b"MAIL FROM:<ann@example.com>\r\nRCPT TO:<bob@example.com>\r\nDATA\r\n";
     let mut stream = TcpStream::connect(sink)?;
     stream.set_nodelay(true)?;
@@ -103,13 +112,25 @@ fn raw_client(sink: SocketAddr, contents: &[Vec<u8>], letters: usize) -> io::Res
     read_until(&mut stream, &mut buffer, |text| {
         text.windows(4).any(|end| end == b"250 ") && text.ends_with(b"\r\n")
     })?;
-    let wire: Vec<Vec<u8>> = contents.iter().map(|content| [content, &b".\r\n"[..]].concat()).collect();
+    let behind_dot = if ahead { ENVELOPE } else { b"" };
+    let wire: Vec<Vec<u8>> =
+        contents.iter().map(|content| [content, &b".\r\n"[..], behind_dot].concat()).collect();
+    let lines = |count: usize| move |text: &[u8]| text.split(|byte| *byte == b'\n').count() == count + 1;
     let start = Instant::now();
-    for content in wire.iter().cycle().take(letters) {
+    if ahead {
         stream.write_all(ENVELOPE)?;
-        read_until(&mut stream, &mut buffer, |text| text.split(|byte| *byte == b'\n').count() == 4)?;
-        stream.write_all(content)?;
-        read_until(&mut stream, &mut buffer, |text| text.ends_with(b"\n"))?;
+        read_until(&mut stream, &mut buffer, lines(3))?;
+    }
+    for content in wire.iter().cycle().take(letters) {
+        if ahead {
+            stream.write_all(content)?;
+            read_until(&mut stream, &mut buffer, lines(4))?;
+        } else {
+            stream.write_all(ENVELOPE)?;
+            read_until(&mut stream, &mut buffer, lines(3))?;
+            stream.write_all(content)?;
+            read_until(&mut stream, &mut buffer, lines(1))?;
+        }
     }
     let elapsed = start.elapsed();
     stream.write_all(b"QUIT\r\n")?;

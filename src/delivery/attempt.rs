@@ -45,13 +45,14 @@ pub(super) enum Then {
     Trouble(Trouble),
 }
 
-/// Makes an attempt and hands its outcome to the recorder.
+/// Makes an attempt and hands its outcome to the recorder. `next` is announced to the server.
 pub(super) async fn run(
     context: &Context,
     lane: &Lane,
     sender: &Sender,
     claim: Claim,
     body: &[u8],
+    next: Option<&Claim>,
     connection: &mut Connection,
 ) -> Then {
     connection.prepare(context, lane, sender).await;
@@ -72,8 +73,10 @@ pub(super) async fn run(
     let start = clock.now();
     let numbers = due(&claim, start);
     let turnstile = Turnstile::new(context, lane, &claim, sender, &numbers);
+    let next = next.and_then(|next| Some((next, Envelope::of(next, &due(next, start)).ok()?)));
     let brought = {
-        let mut sending = pin!(send(context, sender, &claim, &turnstile, body, connection, &transcript));
+        let letters = (&claim, body, next.as_ref());
+        let mut sending = pin!(send(context, sender, letters, &turnstile, connection, &transcript));
         let begun = Instant::now();
         let mut flush: Option<Instant> = None;
         loop {
@@ -146,39 +149,64 @@ struct Brought {
     crowded: bool,
 }
 
+/// Who sends to whom, as the session needs it.
+struct Envelope {
+    from: Address,
+    recipients: Vec<Address>,
+}
+
+impl Envelope {
+    /// Of a letter to these of its recipients.
+    fn of(claim: &Claim, numbers: &[usize]) -> Result<Self, AddressError> {
+        let addresses = numbers.iter().filter_map(|number| claim.recipients.get(*number));
+        Ok(Self {
+            from: Address::parse(&claim.envelope_sender)?,
+            recipients: addresses
+                .map(|recipient| Address::parse(&recipient.address))
+                .collect::<Result<_, _>>()?,
+        })
+    }
+
+    fn letter<'a>(&'a self, claim: &Claim, content: &'a [u8]) -> Letter<'a> {
+        Letter {
+            sender: &self.from,
+            recipients: &self.recipients,
+            content,
+            eight_bit: claim.eight_bit,
+            utf8_headers: claim.utf8_headers,
+            is_private: claim.is_own,
+        }
+    }
+}
+
+/// A letter with its body, and the one that comes next.
+type Letters<'a> = (&'a Claim, &'a [u8], Option<&'a (&'a Claim, Envelope)>);
+
 /// Sends to the recipients that are due.
 async fn send(
     context: &Context,
     sender: &Sender,
-    claim: &Claim,
+    (claim, body, next): Letters<'_>,
     turnstile: &Turnstile<'_>,
-    body: &[u8],
     connection: &mut Connection,
     transcript: &Transcript,
 ) -> Brought {
     let numbers = turnstile.numbers();
-    let envelope = Address::parse(&claim.envelope_sender).and_then(|from| {
-        let addresses = numbers.iter().filter_map(|number| claim.recipients.get(*number));
-        let recipients: Result<Vec<_>, AddressError> =
-            addresses.map(|recipient| Address::parse(&recipient.address)).collect();
-        Ok((from, recipients?))
-    });
-    let (from, recipients) = match envelope {
+    let envelope = match Envelope::of(claim, numbers) {
         Ok(envelope) => envelope,
         Err(error) => {
             transcript.record(EntryKind::Error, format!("the envelope cannot be used: {error}"));
             return unreadable(numbers.len(), error);
         }
     };
-    let letter = Letter {
-        sender: &from,
-        recipients: &recipients,
-        content: body,
-        eight_bit: claim.eight_bit,
-        utf8_headers: claim.utf8_headers,
-        is_private: claim.is_own,
-    };
-    match connection.deliver(context, sender, turnstile, &letter, transcript).await {
+    let next = next.and_then(|(claim, envelope)| {
+        let ready = claim.ready.as_ref()?;
+        Some((envelope.letter(claim, &ready.content), sender.max_recipients(claim.mailing)))
+    });
+    match connection
+        .deliver(context, sender, turnstile, &envelope.letter(claim, body), next.as_ref(), transcript)
+        .await
+    {
         Ok(results) => judged(results),
         Err(failure) if failure.kind == FailureKind::Temporary && connection.has_company() => {
             not_one_more(&failure, numbers.len())

@@ -56,6 +56,16 @@ impl Connection {
         self.open.is_some()
     }
 
+    /// Whether the session carries one more letter behind the next one, and the server hears of it in time.
+    pub(super) fn carries_another(&self, sender: &Sender) -> bool {
+        self.letters + 1 < sender.settings.max_messages_per_batch && !self.signals.is_deaf()
+    }
+
+    /// Whether the server waits for a letter that it has heard of.
+    pub(super) fn has_announced(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.session.has_announced())
+    }
+
     /// Lets go of a session that is not fit for the next letter of this account: it broke, account or settings were
     /// changed, or it has carried as many letters as are sent in one go.
     pub(super) async fn prepare(&mut self, context: &Context, lane: &Lane, sender: &Sender) {
@@ -70,7 +80,8 @@ impl Connection {
         self.id = Uuid::now_v7();
     }
 
-    /// Delivers a letter, over the session that is open or a new one. Results as of `Session::deliver_through`.
+    /// Delivers a letter, over the session that is open or a new one, and announces the next one, which may have so many
+    /// recipients. Results as of `Session::deliver_through`.
     ///
     /// # Errors
     /// Why no session could be opened.
@@ -80,6 +91,7 @@ impl Connection {
         sender: &Sender,
         gate: &impl Gate,
         letter: &Letter<'_>,
+        next: Option<&(Letter<'_>, usize)>,
         transcript: &Transcript,
     ) -> Result<Vec<RecipientResult>, Failure> {
         let mut reused = self.open.is_some();
@@ -99,8 +111,14 @@ impl Connection {
             if self.letters > 0 {
                 context.store.metrics().smtp.reused.inc();
             }
+            if let Some((next, max_recipients)) = next {
+                session.announce(next, *max_recipients);
+            }
             let results = session.deliver_through(gate, letter, transcript).await;
             self.letters += 1;
+            if session.is_deaf_to_announcements() {
+                self.signals.is_deaf_now();
+            }
             if !(reused && session.lost_while_idle()) {
                 return Ok(results);
             }

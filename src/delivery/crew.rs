@@ -16,6 +16,7 @@ pub(super) struct Signals {
     idle: AtomicUsize,
     with_mailings: AtomicUsize,
     with_session: AtomicUsize,
+    deaf: AtomicBool,
 }
 
 impl Signals {
@@ -52,6 +53,16 @@ impl Signals {
     pub(super) async fn idle(&self) {
         let _idling = Counted::new(&self.idle);
         self.due.notified().await;
+    }
+
+    /// Notes that the server of the account does not hear what is announced to it.
+    pub(super) fn is_deaf_now(&self) {
+        self.deaf.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it does not.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.deaf.load(Ordering::Relaxed)
     }
 
     /// Whether a worker of the account has a session open.

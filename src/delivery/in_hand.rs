@@ -20,6 +20,11 @@ impl InHand {
         self.lock().front().cloned()
     }
 
+    /// The claim behind the one in front.
+    pub(super) fn second(&self) -> Option<Claim> {
+        self.lock().get(1).cloned()
+    }
+
     /// The claim in front is done with.
     pub(super) fn drop_front(&self) {
         self.lock().pop_front();

@@ -4,6 +4,7 @@
 //! and sends them over one session (`worker`, `attempt`); what it learns goes to one recorder, which writes outcomes
 //! and transcripts in batches (`record`). No database transaction is open while anything is sent.
 
+mod announcing;
 mod attempt;
 mod checks;
 mod clean;

@@ -79,6 +79,12 @@ impl Sender {
         }
     }
 
+    /// Most recipients in one transaction.
+    pub(super) fn max_recipients(&self, mailing: bool) -> usize {
+        let most = if self.settings.send_in_parts { 1 } else { self.pace().max_recipients(mailing) };
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
     /// Sessions it may have at once.
     pub(super) fn max_connections(&self) -> u32 {
         self.account.profile.limits.max_connections()

@@ -3,6 +3,7 @@
 use uuid::Uuid;
 
 use super::Context;
+use super::connection::Connection;
 use super::in_hand::InHand;
 use super::sender::Sender;
 use super::worker::{BATCH, Worker};
@@ -76,10 +77,16 @@ impl Worker {
         }
     }
 
-    /// The letter to send next. Other mail overtakes the mailings in hand.
-    pub(super) async fn front(&self, in_hand: &InHand, holder: Uuid, left: u32) -> Option<Claim> {
+    /// The letter to send next. Other mail overtakes the mailings in hand, but for one that the server has heard of already.
+    pub(super) async fn front(
+        &self,
+        in_hand: &InHand,
+        holder: Uuid,
+        left: u32,
+        connection: &Connection,
+    ) -> Option<Claim> {
         let claim = in_hand.front()?;
-        if !(claim.mailing && self.signals.take_other_mail()) {
+        if connection.has_announced() || !(claim.mailing && self.signals.take_other_mail()) {
             return Some(claim);
         }
         let most = left.clamp(1, BATCH);

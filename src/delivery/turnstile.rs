@@ -39,15 +39,12 @@ impl<'a> Turnstile<'a> {
         sender: &Sender,
         numbers: &'a [usize],
     ) -> Self {
-        let pace = sender.pace();
-        let max_recipients =
-            if sender.settings.send_in_parts { 1 } else { pace.max_recipients(claim.mailing) };
         Self {
             context,
             lane,
             claim,
-            pace,
-            max_recipients: usize::try_from(max_recipients).unwrap_or(usize::MAX),
+            pace: sender.pace(),
+            max_recipients: sender.max_recipients(claim.mailing),
             on_uncertain: sender.settings.on_uncertain,
             numbers,
             begun: AtomicU32::new(0),

@@ -242,7 +242,7 @@ impl Worker {
         let mut left = u32::MAX;
         let has_mailings = in_hand.has_mailings();
         let _working = has_mailings.then(|| self.signals.works_on_mailings());
-        while let Some(claim) = self.front(in_hand, holder, left).await {
+        while let Some(claim) = self.front(in_hand, holder, left, connection).await {
             if self.stop.is_cancelled() {
                 self.hand_back_all(in_hand, Duration::ZERO).await;
                 return Next::End;
@@ -250,7 +250,8 @@ impl Worker {
             if !self.context.is_writable() {
                 return Next::End;
             }
-            let then = self.send(sender, claim, connection).await;
+            let next = self.to_announce(sender, in_hand, connection);
+            let then = self.send(sender, claim, next.as_ref(), connection).await;
             in_hand.drop_front();
             match then {
                 Then::GoOn { left: more } => left = more,
@@ -305,15 +306,22 @@ impl Worker {
         }
     }
 
-    /// Sends one letter.
-    async fn send(&self, sender: &mut Sender, claim: Claim, connection: &mut Connection) -> Then {
+    /// Sends one letter, and announces the next one.
+    async fn send(
+        &self,
+        sender: &mut Sender,
+        claim: Claim,
+        next: Option<&Claim>,
+        connection: &mut Connection,
+    ) -> Then {
         let Context { store, replica, .. } = &*self.context;
         if let Some(ready) = claim.ready.clone().filter(Ready::is_fresh)
             && sender.fits(&claim)
         {
             return match history::settled(claim, store.clock().now()) {
                 Ok(claim) => {
-                    attempt::run(&self.context, &self.lane, sender, claim, &ready.content, connection).await
+                    let content = &ready.content;
+                    attempt::run(&self.context, &self.lane, sender, claim, content, next, connection).await
                 }
                 Err(outcome) => {
                     self.context.record(&self.lane, Some(outcome), None).await;
@@ -358,7 +366,7 @@ impl Worker {
             };
             *sender = loaded;
         }
-        attempt::run(&self.context, &self.lane, sender, claim, &content, connection).await
+        attempt::run(&self.context, &self.lane, sender, claim, &content, next, connection).await
     }
 
     /// The account works: it is no longer parked.

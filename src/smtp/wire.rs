@@ -70,10 +70,10 @@ impl Broken {
 pub(super) enum Written {
     /// All of it is on its way.
     All,
-    /// The server spoke or closed before that; `whole` tells whether the last byte may have gone out.
-    Interrupted { whole: bool },
+    /// The server spoke or closed before that; how many bytes may have gone out.
+    Interrupted { sent: usize },
     /// The deadline passed or the connection broke.
-    Broken { whole: bool, broken: Broken },
+    Broken { sent: usize, broken: Broken },
 }
 
 /// A connection with its input buffer.
@@ -204,11 +204,10 @@ impl Wire {
             }
         });
         let end = timeout_at(deadline, progress).await;
-        let whole = sent == bytes.len();
         match end {
-            Err(_) => Written::Broken { whole, broken: Broken::TimedOut(Vec::new()) },
-            Ok(Err(error)) => Written::Broken { whole, broken: Broken::Failed(error) },
-            Ok(Ok(true)) => Written::Interrupted { whole },
+            Err(_) => Written::Broken { sent, broken: Broken::TimedOut(Vec::new()) },
+            Ok(Err(error)) => Written::Broken { sent, broken: Broken::Failed(error) },
+            Ok(Ok(true)) => Written::Interrupted { sent },
             Ok(Ok(false)) => Written::All,
         }
     }

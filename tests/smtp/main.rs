@@ -1,5 +1,6 @@
 //! The SMTP client against servers that misbehave, one by one, on loopback. No sleeps but those a server plays.
 
+mod announcing;
 mod certificates_test;
 mod checks;
 mod content;

@@ -68,9 +68,14 @@ impl Session {
                 ledger.settle_rest(class, step, &reply);
                 self.dialogue.close(log).await;
                 self.state = State::Closed;
+                self.announced = None;
             }
         }
         self.letters += 1;
+        self.next = None;
+        if let Some(announced) = &mut self.announced {
+            announced.begin();
+        }
         if self.lost_while_idle {
             // Nothing failed: whoever delivers tries again at once on a new session.
             log.record(EntryKind::Connection, "the server had given up the idle session");
@@ -97,9 +102,13 @@ impl Session {
             }
             if let Err(reason) = gate.transaction(batch.len()).await {
                 ledger.settle_rest(Class::Untried, Step::Envelope, &reason);
+                if self.announced.is_some() {
+                    // The server waits for its content.
+                    return Err(Stop { step: Step::Envelope, reply: reason });
+                }
                 return Ok(done);
             }
-            if self.dialogue.wire.is_disturbed() {
+            if self.announced.is_none() && self.dialogue.wire.is_disturbed() {
                 let broken = self.dialogue.unasked(log).await;
                 self.lost_while_idle = self.letters > 0 && !answered;
                 return Err(Stop { step: Step::Envelope, reply: self.dialogue.absent(&broken) });
@@ -110,6 +119,7 @@ impl Session {
                 admitted,
                 batch: batch.clone(),
                 answered,
+                ahead: false,
                 lines_told: &mut lines_told,
                 ledger,
                 log,

@@ -82,4 +82,19 @@ impl<'a> Admitted<'a> {
     pub(super) fn rcpt(&self, recipient: usize) -> String {
         format!("RCPT TO:<{}>", self.letter.recipients[recipient])
     }
+
+    /// The commands of a transaction with these recipients up to DATA, as one group (RFC 2920).
+    pub(super) fn group(&self, recipients: &[usize], offered: &Capabilities, out: &mut Vec<u8>) {
+        say(out, &self.mail(recipients, offered));
+        for recipient in recipients {
+            say(out, &self.rcpt(*recipient));
+        }
+        say(out, "DATA");
+    }
+}
+
+/// Adds a command to what is written next.
+pub(super) fn say(out: &mut Vec<u8>, line: &str) {
+    out.extend_from_slice(line.as_bytes());
+    out.extend_from_slice(b"\r\n");
 }

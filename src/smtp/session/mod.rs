@@ -1,5 +1,6 @@
 //! One SMTP session: opened once, used for letter after letter, closed.
 
+mod announced;
 mod deliver;
 pub(super) mod dialogue;
 mod gate;
@@ -15,6 +16,7 @@ use std::time::Duration;
 pub use gate::{Gate, Ungated};
 pub use letter::Letter;
 
+use self::announced::Announced;
 use self::dialogue::{Dialogue, Shown};
 use self::opening::Opened;
 use self::progress::Progress;
@@ -41,6 +43,12 @@ pub struct Session {
     /// Letters begun on this session.
     letters: u64,
     lost_while_idle: bool,
+    /// What is to be said with the dot of the next letter.
+    next: Option<Vec<u8>>,
+    /// What was said with the dot of the last one.
+    announced: Option<Announced>,
+    /// Whether it went unanswered.
+    deaf: bool,
     /// What is written next; kept, so that a letter costs no allocation of its size.
     out: Vec<u8>,
     _counted: OpenSession,
@@ -90,16 +98,23 @@ impl Session {
     /// Whether a letter can be delivered: the state is known, and the server has not been heard unasked.
     #[must_use]
     pub fn is_usable(&self) -> bool {
-        matches!(self.state, State::Ready | State::Dirty) && self.dialogue.wire.buffered().is_empty()
+        matches!(self.state, State::Ready | State::Dirty)
+            && (self.announced.is_some() || self.dialogue.wire.buffered().is_empty())
     }
 
-    /// Looks whether the server has closed an idle session, or said something on it; then a new one is needed.
+    /// Looks whether the server has closed an idle session, or said something on it, or waits for the content of a letter
+    /// that did not come; then a new one is needed.
     pub fn is_stale(&mut self) -> bool {
-        !self.is_usable() || self.dialogue.wire.is_disturbed()
+        let is_disturbed = match &self.announced {
+            Some(announced) => announced.is_over(),
+            None => self.dialogue.wire.is_disturbed(),
+        };
+        !self.is_usable() || is_disturbed
     }
 
     /// Whether the last [`deliver`](Session::deliver) found that the server had given up the session since the letter
-    /// before. Nothing of the letter was taken, and its results are no attempt: deliver it again on a new session.
+    /// before, or waits for another letter. Nothing of the letter was taken, and its results are no attempt: deliver it
+    /// again on a new session.
     #[must_use]
     pub fn lost_while_idle(&self) -> bool {
         self.lost_while_idle
@@ -113,7 +128,7 @@ impl Session {
 
     /// Says QUIT if that makes sense, and closes; takes at most two seconds.
     pub async fn quit(mut self, transcript: &Transcript) {
-        if matches!(self.state, State::Ready | State::Dirty) {
+        if matches!(self.state, State::Ready | State::Dirty) && self.announced.is_none() {
             self.dialogue.deadlines.reply = QUIT_TIMEOUT.min(self.dialogue.deadlines.reply);
             // Where the server closed or spoke meanwhile, this hears it and says nothing.
             if let Err(broken) = self.dialogue.command("QUIT", Shown::AsSaid, transcript).await {
@@ -134,6 +149,9 @@ impl From<Opened> for Session {
             lines,
             letters: 0,
             lost_while_idle: false,
+            next: None,
+            announced: None,
+            deaf: false,
             out: Vec::new(),
             _counted: counted,
         }

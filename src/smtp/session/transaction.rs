@@ -3,9 +3,10 @@
 use tokio::time::Instant;
 
 use super::Session;
+use super::announced::{ANSWERED_WITHIN, Announced};
 use super::gate::Gate;
 use super::ledger::Ledger;
-use super::letter::Admitted;
+use super::letter::{Admitted, say};
 use crate::domain::log::EntryKind;
 use crate::domain::outcome::{Class, Step};
 use crate::domain::reply::Reply;
@@ -49,6 +50,8 @@ pub(super) struct Transaction<'a, G> {
     pub(super) batch: Vec<usize>,
     /// Whether the server has answered anything since this letter's turn began.
     pub(super) answered: bool,
+    /// Whether its envelope was said with the dot of the letter before.
+    pub(super) ahead: bool,
     /// Whether the transcript has the letter's lines already: a letter of many transactions is shown once.
     pub(super) lines_told: &'a mut bool,
     pub(super) ledger: &'a mut Ledger,
@@ -61,22 +64,32 @@ impl<G: Gate> Transaction<'_, G> {
         let pipelining = self.session.capabilities.pipelining;
         self.session.out.clear();
         if dirty {
-            self.say("RSET");
+            say(&mut self.session.out, "RSET");
             if !pipelining {
                 self.flush(Step::Envelope).await?;
                 self.reset().await?;
                 self.session.out.clear();
             }
         }
-        let mail = self.admitted.mail(&self.batch, &self.session.capabilities);
-        self.say(&mail);
+        let Session { capabilities, out, .. } = &mut *self.session;
         if pipelining {
-            for recipient in self.batch.clone() {
-                self.say(&self.admitted.rcpt(recipient));
-            }
-            self.say("DATA");
+            self.admitted.group(&self.batch, capabilities, out);
+        } else {
+            say(out, &self.admitted.mail(&self.batch, capabilities));
         }
-        self.flush(Step::Envelope).await?;
+        match self.session.announced.take() {
+            None => self.flush(Step::Envelope).await?,
+            Some(announced) if announced.envelope == self.session.out => {
+                self.ahead = true;
+                self.log.record(EntryKind::Connection, "said with the dot of the letter before:");
+                self.note_said();
+            }
+            Some(_) => {
+                self.session.lost_while_idle = true;
+                let reply = Reply::absent("the server waits for another letter");
+                return Err(Stop { step: Step::Envelope, reply });
+            }
+        }
         if dirty && pipelining {
             self.reset().await?;
         }
@@ -98,7 +111,7 @@ impl<G: Gate> Transaction<'_, G> {
                 return Ok(true);
             }
             self.session.out.clear();
-            self.say("DATA");
+            say(&mut self.session.out, "DATA");
             self.flush(Step::Content).await?;
         }
         let reply = self.hear(Step::Content).await?;
@@ -130,7 +143,7 @@ impl<G: Gate> Transaction<'_, G> {
         for recipient in self.batch.clone() {
             if !pipelining {
                 self.session.out.clear();
-                self.say(&self.admitted.rcpt(recipient));
+                say(&mut self.session.out, &self.admitted.rcpt(recipient));
                 self.flush(Step::Envelope).await?;
             }
             let reply = self.hear(Step::Envelope).await?;
@@ -213,29 +226,41 @@ impl<G: Gate> Transaction<'_, G> {
         let start = Instant::now();
         let end = start + deadlines.content(content.size());
         let mut blocks = content.blocks(BLOCK_BYTES);
-        loop {
-            self.session.out.clear();
-            if !blocks.next_into(&mut self.session.out) {
-                return Sent::WithDot;
-            }
-            let dot = blocks.is_done();
-            if dot && let Err(reason) = self.gate.dot(accepted).await {
-                return Sent::Forbidden(reason);
+        let mut next = None;
+        self.session.out.clear();
+        while blocks.next_into(&mut self.session.out) {
+            let (dot, letter_end) = (blocks.is_done(), self.session.out.len());
+            if dot {
+                if let Err(reason) = self.gate.dot(accepted).await {
+                    return Sent::Forbidden(reason);
+                }
+                next = self.next(accepted);
             }
             let Session { dialogue, out, .. } = &mut *self.session;
+            out.extend_from_slice(next.as_deref().unwrap_or_default());
             let deadline = end.min(Instant::now() + deadlines.content_block);
             let written = dialogue.wire.write_listening(out, deadline).await;
             record_count(self.log, "wrote", out.len());
             match written {
                 Written::All => {}
                 // The dot may have gone out: only the reply to it can tell.
-                Written::Interrupted { whole: true } | Written::Broken { whole: true, .. } if dot => {
-                    return Sent::WithDot;
+                Written::Interrupted { sent } | Written::Broken { sent, .. } if dot && sent >= letter_end => {
+                    // Where this fails, the reply does not come either.
+                    let _ = dialogue.wire.write(&out[sent..], deadline).await;
                 }
                 Written::Interrupted { .. } => return Sent::Interrupted,
                 Written::Broken { broken, .. } => return Sent::Broken(broken),
             }
+            self.session.out.clear();
         }
+        self.session.announced = next.map(Announced::new);
+        Sent::WithDot
+    }
+
+    /// What is said with the dot for these: the envelope of the next letter, if with them everybody is settled.
+    fn next(&mut self, accepted: &[usize]) -> Option<Vec<u8>> {
+        let next = self.session.next.take()?;
+        (self.ledger.open(usize::MAX).len() == accepted.len()).then_some(next)
     }
 
     /// The server spoke, closed or stalled within the content: nothing was delivered, and it may have said why.
@@ -256,30 +281,40 @@ impl<G: Gate> Transaction<'_, G> {
         Stop { step: Step::Content, reply: Reply::absent("the session ended within the content") }
     }
 
-    /// Adds a command to what is written next.
-    fn say(&mut self, line: &str) {
-        self.session.out.extend_from_slice(line.as_bytes());
-        self.session.out.extend_from_slice(b"\r\n");
-    }
-
     /// Writes what was added, and only then notes it: the server works meanwhile.
     async fn flush(&mut self, step: Step) -> Result<(), Stop> {
         let Session { dialogue, out, .. } = &mut *self.session;
         let deadline = Instant::now() + dialogue.deadlines.reply;
         let written = dialogue.wire.write(out, deadline).await;
-        for line in out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        self.note_said();
+        record_count(self.log, "wrote", self.session.out.len());
+        written.map_err(|broken| self.stop(step, &broken))
+    }
+
+    /// Notes the commands that were said.
+    fn note_said(&self) {
+        for line in self.session.out.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
             self.log.record(EntryKind::Client, String::from_utf8_lossy(line.trim_ascii_end()));
         }
-        record_count(self.log, "wrote", out.len());
-        written.map_err(|broken| self.stop(step, &broken))
     }
 
     /// One reply. With 421 the session is over, whatever was asked.
     async fn hear(&mut self, step: Step) -> Result<Reply, Stop> {
-        let within = self.session.dialogue.deadlines.reply;
+        let mut within = self.session.dialogue.deadlines.reply;
+        let unheard = self.ahead && !self.answered;
+        if unheard {
+            within = within.min(ANSWERED_WITHIN);
+        }
         let raw = match self.session.dialogue.reply(within, self.log).await {
             Ok(raw) => raw,
-            Err(broken) => return Err(self.stop(step, &broken)),
+            Err(broken) => {
+                if unheard && matches!(broken, Broken::TimedOut(_)) {
+                    // A server that has not heard what came with the dot.
+                    self.session.deaf = true;
+                    self.note_lost();
+                }
+                return Err(self.stop(step, &broken));
+            }
         };
         let reply = self.session.dialogue.stored(&raw);
         if reply.code == CLOSING {
