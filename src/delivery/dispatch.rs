@@ -20,6 +20,8 @@ use crate::store::queue::{self, DueLane, DueMail, Lane};
 
 /// Time between two looks at the table, which tells of retries, of letters of other replicas and of freed leases.
 const POLL: Duration = Duration::from_secs(1);
+/// and so many times what the last one took: while somebody holds an old snapshot, it walks past all that has left the table.
+const TIMES: u32 = 20;
 /// Sessions of this process at once.
 const MAX_WORKERS: usize = 256;
 /// Sessions of one site at once: whatever its servers do, other sites have the rest.
@@ -53,6 +55,8 @@ struct Dispatcher {
     /// Accounts whose server takes no further session, and since when that is known.
     without_help: HashMap<Lane, Instant>,
     review: Review,
+    /// When the table is looked at next, at the earliest.
+    next_look: Instant,
 }
 
 /// Dispatches until the soft stop, then waits for the workers to finish or hand back.
@@ -69,6 +73,7 @@ pub(super) async fn run(context: Arc<Context>, stop: CancellationToken) {
         left_alone: HashMap::new(),
         without_help: HashMap::new(),
         review: Review::new(),
+        next_look: Instant::now(),
     };
     let mut polls = interval(POLL);
     polls.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -100,12 +105,17 @@ impl Dispatcher {
             return;
         }
         self.review.look(&self.context).await;
+        let began = Instant::now();
+        if began < self.next_look {
+            return;
+        }
         match queue::due_lanes(&self.context.store).await {
             Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due)),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "due mail cannot be looked for");
             }
         }
+        self.next_look = Instant::now() + began.elapsed() * TIMES;
     }
 
     /// Wakes an idle worker of the account, or has it wait for its first one. Other mail that would wait for mailings gets

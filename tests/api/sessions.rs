@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use postroom::api::proto::message::State;
-use postroom::api::proto::{SendMessageRequest, attempt};
+use postroom::api::proto::{Account, Limits, LogLevel, SendMessageRequest, Settings, attempt};
 
 use crate::scripted::ordinary::{Behaviour, Then};
 use crate::scripted::{Peer, Received, Server};
@@ -43,6 +43,43 @@ async fn many_letters_need_few_connections() {
     assert_eq!((journal.letters.len(), recipients.len()), (LETTERS, LETTERS));
     // One more is that of the check.
     assert!(journal.connections <= MAX_SESSIONS + 1, "{} connections", journal.connections);
+}
+
+/// Its envelope is said with the dot of the one before (RFC 2920 3.1), and each log tells its own part of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_letter_in_hand_is_announced_with_the_one_before() {
+    const LETTERS: usize = 30;
+    // So that more are taken while one is answered.
+    let server = Behaviour::default().delay("dot", Duration::from_millis(20)).start().await;
+    let postroom = Postroom::start().await;
+    let level = Some(LogLevel::Connection.into());
+    postroom.change_settings(Settings { log_level: level, ..Settings::default() }).await;
+    let limits = Some(Limits { max_connections: Some(1), ..Limits::default() });
+    postroom.create_account(Account { limits, ..plain_account(&server, FROM) }).await;
+    let mut names = Vec::new();
+    for number in 0..LETTERS {
+        let taken = postroom.send().send_message(request(&format!("r{number}@example.org"))).await;
+        names.push(taken.expect("taken").into_inner().message.expect("set").name);
+    }
+    for name in names {
+        let sent = postroom.wait_for_attempts(&name, 1).await;
+        assert_eq!((sent.state(), sent.attempts.len()), (State::Sent, 1), "{sent:?}");
+    }
+    let letters = server.journal().letters;
+    let recipients: BTreeSet<_> = letters.iter().flat_map(|letter| &letter.recipients).collect();
+    assert_eq!((letters.len(), recipients.len()), (LETTERS, LETTERS));
+    let entries = postroom.entries("send-admin-1").await;
+    let ahead = "said with the dot of the letter before:";
+    let announced: BTreeSet<&str> =
+        entries.iter().filter(|entry| entry.text == ahead).map(|entry| entry.message.as_str()).collect();
+    assert!(!announced.is_empty(), "{entries:?}");
+    for message in announced {
+        let of_it = entries.iter().filter(|entry| entry.message == message);
+        let texts: Vec<&str> = of_it.map(|entry| entry.text.as_str()).collect();
+        let at = |beginning: &str| texts.iter().position(|text| text.starts_with(beginning));
+        let dialogue = [ahead, "MAIL FROM:", "RCPT TO:", "DATA", "250 ", "354 ", "<letter"].map(at);
+        assert!(dialogue.is_sorted() && dialogue[0].is_some(), "{texts:?}");
+    }
 }
 
 /// CASES 26: the server says why it closes, or only closes, while nothing is under way.

@@ -17,8 +17,10 @@ use super::{Claim, Lane};
 const MARGIN: Duration = Duration::from_secs(2);
 /// Time between two looks from the beginning, at least;
 const BETWEEN: Duration = Duration::from_secs(1);
-/// and so many times what the last one took.
+/// and so many times what the last one took, for all accounts together that cost much.
 const TIMES: u32 = 20;
+/// A look that takes longer costs much.
+const MUCH: Duration = Duration::from_millis(5);
 /// Accounts that are remembered at once.
 const MOST: usize = 10_000;
 
@@ -56,9 +58,14 @@ impl From {
 impl Horizons {
     /// Where a look for letters to claim begins.
     pub(super) fn from(&self, lane: &Lane) -> From {
-        let known = self.lock().get(lane).copied();
-        let near = known.filter(|known| known.last.elapsed() < BETWEEN.max(known.took * TIMES));
-        near.map_or(BEGINNING, |known| known.from)
+        let horizons = self.lock();
+        let Some(known) = horizons.get(lane) else { return BEGINNING };
+        let mut between = BETWEEN;
+        if known.took > MUCH {
+            let like_it = horizons.values().filter(|other| other.took > MUCH).count();
+            between = between.max(known.took * TIMES * u32::try_from(like_it).unwrap_or(u32::MAX));
+        }
+        if known.last.elapsed() < between { known.from } else { BEGINNING }
     }
 
     /// Where a look begins whether something waits before a new letter.
@@ -143,6 +150,12 @@ mod tests {
         set_back(Duration::from_secs(99));
         assert_ne!(horizons.from(&lane), BEGINNING, "it took 5 s");
         set_back(Duration::from_secs(2));
+        assert_eq!(horizons.from(&lane), BEGINNING);
+        // Two of them share that part of the time.
+        let other = Lane { account: 2, ..lane.clone() };
+        horizons.found(&other, BEGINNING, long_ago(Duration::from_secs(5)), &[claim(false, now)]);
+        assert_ne!(horizons.from(&lane), BEGINNING);
+        set_back(Duration::from_secs(101));
         assert_eq!(horizons.from(&lane), BEGINNING);
     }
 }
