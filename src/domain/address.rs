@@ -110,8 +110,12 @@ impl Address {
     /// What addresses are compared by: composed (NFC), lower case, domain in A-label form.
     #[must_use]
     pub fn key(&self) -> String {
-        let local: String = self.local.nfc().collect::<String>().to_lowercase();
-        format!("{local}@{}", self.domain)
+        let local = if self.local.is_ascii() {
+            self.local.to_ascii_lowercase()
+        } else {
+            self.local.nfc().collect::<String>().to_lowercase()
+        };
+        [&local, "@", &self.domain].concat()
     }
 }
 

@@ -6,6 +6,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use lettre::message::Body;
 use lettre::message::header::ContentTransferEncoding;
+use memchr::{memchr_iter, memchr3_iter};
 
 /// Bytes that make one line of base64 (RFC 2045 6.8: at most 76 characters).
 const BASE64_CHUNK_BYTES: usize = 57;
@@ -31,10 +32,13 @@ pub(super) fn encode_text(text: &str) -> EncodedText {
     let Some(canonical) = canonical(text) else {
         return base64_text(text.as_bytes());
     };
-    let quoted =
-        canonical.bytes().filter(|&b| !matches!(b, b' '..=b'~' | b'\t' | b'\r' | b'\n') || b == b'=');
-    if quoted.count() > canonical.len() / BASE64_SHORTER_FROM {
+    let is_quoted = |b: u8| !matches!(b, b' '..=b'<' | b'>'..=b'~' | b'\t' | b'\r' | b'\n');
+    let quoted: usize = canonical.bytes().map(|b| usize::from(is_quoted(b))).sum();
+    if quoted > canonical.len() / BASE64_SHORTER_FROM {
         return base64_text(canonical.as_bytes());
+    }
+    if quoted == 0 && has_plain_lines(canonical.as_bytes()) {
+        return EncodedText { encoding: "quoted-printable", bytes: canonical.into_owned().into_bytes() };
     }
     // As bytes, not as a string: lettre mends the line breaks of a string in quadratic time.
     match Body::new_with_encoding(
@@ -46,6 +50,20 @@ pub(super) fn encode_text(text: &str) -> EncodedText {
     }
 }
 
+/// Whether no line is too long for quoted-printable or ends with white space, which would be quoted.
+fn has_plain_lines(bytes: &[u8]) -> bool {
+    let is_plain =
+        |line: &[u8]| line.len() <= QUOTED_LINE_CHARS && !matches!(line.last(), Some(b' ' | b'\t'));
+    let mut start = 0;
+    for line_feed in memchr_iter(b'\n', bytes) {
+        if !is_plain(&bytes[start..line_feed - 1]) {
+            return false;
+        }
+        start = line_feed + 1;
+    }
+    is_plain(&bytes[start..])
+}
+
 fn base64_text(bytes: &[u8]) -> EncodedText {
     let mut encoded = Vec::new();
     push_base64(&mut encoded, bytes);
@@ -55,20 +73,28 @@ fn base64_text(bytes: &[u8]) -> EncodedText {
 /// The text with CRLF line breaks; `None` where that would change more than uniform bare LFs.
 fn canonical(text: &str) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
-    let (mut bare, mut pairs, mut previous) = (0_usize, 0_usize, 0_u8);
-    for &byte in bytes {
-        match (previous, byte) {
-            (b'\r', b'\n') => pairs += 1,
-            (b'\r', _) | (_, 0) => return None,
-            (_, b'\n') => bare += 1,
-            _ => {}
+    let (mut bare, mut pairs) = (0_usize, 0_usize);
+    for at in memchr3_iter(b'\r', b'\n', 0, bytes) {
+        match bytes[at] {
+            b'\n' if at > 0 && bytes[at - 1] == b'\r' => pairs += 1,
+            b'\n' => bare += 1,
+            b'\r' if bytes.get(at + 1) == Some(&b'\n') => {}
+            _ => return None,
         }
-        previous = byte;
     }
     match (bare, pairs) {
-        _ if previous == b'\r' => None,
         (0, _) => Some(Cow::Borrowed(text)),
-        (_, 0) => Some(Cow::Owned(text.replace('\n', "\r\n"))),
+        (_, 0) => {
+            let mut canonical = String::with_capacity(text.len() + bare);
+            let mut start = 0;
+            for line_feed in memchr_iter(b'\n', bytes) {
+                canonical.push_str(&text[start..line_feed]);
+                canonical.push_str("\r\n");
+                start = line_feed + 1;
+            }
+            canonical.push_str(&text[start..]);
+            Some(Cow::Owned(canonical))
+        }
         _ => None,
     }
 }
@@ -108,7 +134,7 @@ pub(super) fn end_quoted(encoded: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
-    use super::{encode_text, end_quoted, push_base64};
+    use super::*;
 
     #[test]
     fn texts() {
@@ -131,6 +157,30 @@ mod tests {
                 (encoding, encoded),
                 "{text:?}"
             );
+        }
+    }
+
+    /// With and without the short cut for texts that nothing must be quoted of, the same comes out.
+    #[test]
+    fn plain_texts_are_what_the_library_makes_of_them() {
+        let long = |length: usize| "x".repeat(length);
+        for text in [
+            "a",
+            "a\r\nb\r\n",
+            "\r\n",
+            "a\tb c\r\n.\r\nFrom x\r\n",
+            &long(75),
+            &long(76),
+            &format!("{}\r\nb", long(76)),
+        ] {
+            assert!(has_plain_lines(text.as_bytes()), "{text:?}");
+            let body =
+                Body::new_with_encoding(text.as_bytes().to_vec(), ContentTransferEncoding::QuotedPrintable);
+            assert_eq!(String::from_utf8(body.expect("ASCII").into_vec()).unwrap(), text);
+            assert_eq!(encode_text(text).bytes, text.as_bytes());
+        }
+        for text in ["a ", "a \r\nb", "\t\r\n", &long(77), &format!("{}\r\n", long(77))] {
+            assert!(!has_plain_lines(text.as_bytes()), "{text:?}");
         }
     }
 

@@ -152,8 +152,13 @@ impl Key {
 
     /// HMAC-SHA256 over purpose and content.
     pub(super) fn mac(&self, purpose: &str, bytes: &[u8]) -> [u8; 32] {
+        // In parts, the same bytes as `for_purpose`: a content may be a whole letter, and is not copied for this.
+        let mut context = hmac::Context::with_key(&self.mac);
+        context.update(&super::envelope::length(purpose.as_bytes()));
+        context.update(purpose.as_bytes());
+        context.update(bytes);
         let mut mac = [0; 32];
-        mac.copy_from_slice(hmac::sign(&self.mac, &super::for_purpose(purpose, bytes)).as_ref());
+        mac.copy_from_slice(context.sign().as_ref());
         mac
     }
 

@@ -166,6 +166,19 @@ async fn what_one_group_or_one_transaction_cannot_hold_is_not_announced() {
     assert_eq!(server.journal().letters.len(), 3);
 }
 
+/// What was to be announced with a letter that is not even begun is not announced with the next one.
+#[tokio::test]
+async fn a_letter_that_is_not_begun_announces_nothing() {
+    let server = Behaviour::default().extensions(&["PIPELINING"]).start().await;
+    let mut session = open(&plain(&server)).await;
+    let letters = Letters::new();
+    session.announce(&letters.second(), 100);
+    let unfit = Letter { utf8_headers: true, ..letters.first() };
+    assert_eq!(classes(&session.deliver(&unfit, &transcript()).await), [Class::Refused]);
+    assert_eq!(classes(&second(&mut session, &transcript()).await), [Class::Sent]);
+    assert!(!session.has_announced());
+}
+
 #[tokio::test]
 async fn a_refused_letter_does_not_hold_up_the_one_that_was_announced() {
     for reply in ["550 5.7.1 no\r\n", "451 4.3.0 later\r\n"] {

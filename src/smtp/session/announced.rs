@@ -41,9 +41,10 @@ impl Announced {
 }
 
 impl Session {
-    /// Announces the letter that comes after the next one that is delivered: its envelope is said with the dot of that one,
-    /// where the server allows it and one transaction is enough for each, with at most so many recipients. Then it should come at once; another letter, or one
-    /// that comes later, finds the session [lost](Session::lost_while_idle) or [stale](Session::is_stale).
+    /// Announces the letter that comes after the next one that is delivered: its envelope is said with the last dot of that
+    /// one, where the server offers PIPELINING and one transaction with so many recipients is enough. Then it should come at
+    /// once; another letter, or one that comes later, finds the session [lost](Session::lost_while_idle) or
+    /// [stale](Session::is_stale).
     pub fn announce(&mut self, letter: &Letter<'_>, max_recipients: usize) {
         self.next = self.envelope(letter, max_recipients);
     }

@@ -30,6 +30,7 @@ impl Session {
         let log = transcript;
         let mut ledger = Ledger::new(letter.recipients.len());
         self.lost_while_idle = false;
+        let next = self.next.take();
         let admitted = match Admitted::new(letter, &self.capabilities) {
             Ok(admitted) => admitted,
             Err(reason) => {
@@ -57,6 +58,7 @@ impl Session {
             );
         }
         let dirty = self.state == State::Dirty;
+        self.next = next;
         // Whoever drops this future from here on leaves a session behind that says it is not usable.
         self.state = State::Busy;
         match self.transactions(gate, &admitted, dirty, &mut ledger, log).await {

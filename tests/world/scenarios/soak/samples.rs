@@ -111,7 +111,7 @@ impl Report {
         println!("{text}");
         fs::create_dir_all(folder)?;
         fs::write(folder.join("soak.md"), text)?;
-        fs::write(folder.join("soak.json"), serde_json::to_string_pretty(&self.json(outcome))?)?;
+        fs::write(folder.join("soak.json"), format!("{}\n", self.json(outcome)))?;
         Ok(())
     }
 
