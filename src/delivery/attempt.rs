@@ -76,7 +76,7 @@ pub(super) async fn run(
     let next = next.and_then(|next| Some((next, Envelope::of(next, &due(next, start)).ok()?)));
     let brought = {
         let letters = (&claim, body, next.as_ref());
-        let mut sending = pin!(send(context, sender, letters, &turnstile, connection, &transcript));
+        let mut sending = pin!(send((context, lane), sender, letters, &turnstile, connection, &transcript));
         let begun = Instant::now();
         let mut flush: Option<Instant> = None;
         loop {
@@ -184,7 +184,7 @@ type Letters<'a> = (&'a Claim, &'a [u8], Option<&'a (&'a Claim, Envelope)>);
 
 /// Sends to the recipients that are due.
 async fn send(
-    context: &Context,
+    (context, lane): (&Context, &Lane),
     sender: &Sender,
     (claim, body, next): Letters<'_>,
     turnstile: &Turnstile<'_>,
@@ -203,10 +203,9 @@ async fn send(
         let ready = claim.ready.as_ref()?;
         Some((envelope.letter(claim, &ready.content), sender.max_recipients(claim.mailing)))
     });
-    match connection
-        .deliver(context, sender, turnstile, &envelope.letter(claim, body), next.as_ref(), transcript)
-        .await
-    {
+    let letter = envelope.letter(claim, body);
+    let of = (context, lane);
+    match connection.deliver(of, sender, turnstile, &letter, next.as_ref(), transcript).await {
         Ok(results) => judged(results),
         Err(failure) if failure.kind == FailureKind::Temporary && connection.has_company() => {
             not_one_more(&failure, numbers.len())

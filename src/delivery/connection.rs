@@ -56,9 +56,9 @@ impl Connection {
         self.open.is_some()
     }
 
-    /// Whether the session carries one more letter behind the next one, and the server hears of it in time.
-    pub(super) fn carries_another(&self, sender: &Sender) -> bool {
-        self.letters + 1 < sender.settings.max_messages_per_batch && !self.signals.is_deaf()
+    /// Whether the session carries one more letter behind the next one.
+    pub(super) const fn carries_another(&self, sender: &Sender) -> bool {
+        self.letters + 1 < sender.settings.max_messages_per_batch
     }
 
     /// Whether the server waits for a letter that it has heard of.
@@ -87,7 +87,7 @@ impl Connection {
     /// Why no session could be opened.
     pub(super) async fn deliver(
         &mut self,
-        context: &Context,
+        (context, lane): (&Context, &Lane),
         sender: &Sender,
         gate: &impl Gate,
         letter: &Letter<'_>,
@@ -111,13 +111,15 @@ impl Connection {
             if self.letters > 0 {
                 context.store.metrics().smtp.reused.inc();
             }
-            if let Some((next, max_recipients)) = next {
+            if let Some((next, max_recipients)) = next
+                && !context.deaf.knows(lane)
+            {
                 session.announce(next, *max_recipients);
             }
             let results = session.deliver_through(gate, letter, transcript).await;
             self.letters += 1;
             if session.is_deaf_to_announcements() {
-                self.signals.is_deaf_now();
+                context.deaf.note(lane);
             }
             if !(reused && session.lost_while_idle()) {
                 return Ok(results);

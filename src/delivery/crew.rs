@@ -16,7 +16,6 @@ pub(super) struct Signals {
     idle: AtomicUsize,
     with_mailings: AtomicUsize,
     with_session: AtomicUsize,
-    deaf: AtomicBool,
 }
 
 impl Signals {
@@ -39,6 +38,11 @@ impl Signals {
         self.other_mail.swap(false, Ordering::Relaxed)
     }
 
+    /// Whether somebody would get it.
+    pub(super) fn has_other_mail(&self) -> bool {
+        self.other_mail.load(Ordering::Relaxed)
+    }
+
     /// Whether there may be mail to claim; the first who asks gets it.
     pub(super) fn take_in_table(&self) -> bool {
         self.in_table.swap(false, Ordering::Relaxed)
@@ -53,16 +57,6 @@ impl Signals {
     pub(super) async fn idle(&self) {
         let _idling = Counted::new(&self.idle);
         self.due.notified().await;
-    }
-
-    /// Notes that the server of the account does not hear what is announced to it.
-    pub(super) fn is_deaf_now(&self) {
-        self.deaf.store(true, Ordering::Relaxed);
-    }
-
-    /// Whether it does not.
-    pub(super) fn is_deaf(&self) -> bool {
-        self.deaf.load(Ordering::Relaxed)
     }
 
     /// Whether a worker of the account has a session open.

@@ -20,8 +20,10 @@ use crate::store::queue::{self, DueLane, DueMail, Lane};
 
 /// Time between two looks at the table, which tells of retries, of letters of other replicas and of freed leases.
 const POLL: Duration = Duration::from_secs(1);
-/// and so many times what the last one took: while somebody holds an old snapshot, it walks past all that has left the table.
+/// and so many times what the last one took, while somebody holds an old snapshot and it walks past all that left the table;
 const TIMES: u32 = 20;
+/// but at most: retries wait for it.
+const AT_MOST: Duration = Duration::from_secs(10);
 /// Sessions of this process at once.
 const MAX_WORKERS: usize = 256;
 /// Sessions of one site at once: whatever its servers do, other sites have the rest.
@@ -110,12 +112,16 @@ impl Dispatcher {
             return;
         }
         match queue::due_lanes(&self.context.store).await {
-            Ok(lanes) => lanes.into_iter().for_each(|due| self.wake(due)),
+            Ok(lanes) => {
+                self.next_look = Instant::now() + began.elapsed().saturating_mul(TIMES).min(AT_MOST);
+                for due in lanes {
+                    self.wake(due);
+                }
+            }
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "due mail cannot be looked for");
             }
         }
-        self.next_look = Instant::now() + began.elapsed() * TIMES;
     }
 
     /// Wakes an idle worker of the account, or has it wait for its first one. Other mail that would wait for mailings gets

@@ -37,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
+use self::announcing::Deaf;
 pub use self::keys::watch_keys;
 use self::leases::Leases;
 use self::record::Record;
@@ -59,6 +60,8 @@ struct Context {
     records: mpsc::Sender<Record>,
     leases: Arc<Leases>,
     backoff: Backoff,
+    /// Whose servers hear no announcements.
+    deaf: Deaf,
     /// Whether the store can be written.
     writable: watch::Receiver<bool>,
     /// The soft stop.
@@ -87,6 +90,7 @@ pub async fn run(
         records,
         leases: Arc::clone(&leases),
         backoff,
+        deaf: Deaf::default(),
         writable: pulse.writable(),
         stop: shutdown.soft(),
     });

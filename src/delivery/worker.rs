@@ -133,6 +133,10 @@ impl Worker {
             match self.work(&in_hand, holder, &mut sender, &mut connection, is_backlog).await {
                 Next::Claim(next) => {
                     limit = next.clamp(1, BATCH);
+                    if connection.has_announced() {
+                        // What was announced did not come: it was cancelled, say. The server waits for it.
+                        connection.close(&self.context, &self.lane).await;
+                    }
                     self.mind_counter(&sender, &connection);
                     if probing && sender.account.parking.is_some() {
                         // There was nothing to send: the next letter tells.

@@ -21,6 +21,29 @@ async fn start(server: &Server) -> Postroom {
     postroom
 }
 
+/// The same, its account with one session, whose log tells all but the bytes.
+async fn start_with_one_session(server: &Server) -> Postroom {
+    let postroom = Postroom::start().await;
+    let level = Some(LogLevel::Connection.into());
+    postroom.change_settings(Settings { log_level: level, ..Settings::default() }).await;
+    let limits = Some(Limits { max_connections: Some(1), ..Limits::default() });
+    postroom.create_account(Account { limits, ..plain_account(server, FROM) }).await;
+    postroom
+}
+
+/// Sends so many letters at once; each has one attempt.
+async fn send_and_see_sent(postroom: &Postroom, letters: usize) {
+    let mut names = Vec::new();
+    for number in 0..letters {
+        let taken = postroom.send().send_message(request(&format!("r{number}@example.org"))).await;
+        names.push(taken.expect("taken").into_inner().message.expect("set").name);
+    }
+    for name in names {
+        let sent = postroom.wait_for_attempts(&name, 1).await;
+        assert_eq!((sent.state(), sent.attempts.len()), (State::Sent, 1), "{sent:?}");
+    }
+}
+
 fn request(to: &str) -> SendMessageRequest {
     SendMessageRequest {
         parent: SITE.to_owned(),
@@ -51,20 +74,8 @@ async fn a_letter_in_hand_is_announced_with_the_one_before() {
     const LETTERS: usize = 30;
     // So that more are taken while one is answered.
     let server = Behaviour::default().delay("dot", Duration::from_millis(20)).start().await;
-    let postroom = Postroom::start().await;
-    let level = Some(LogLevel::Connection.into());
-    postroom.change_settings(Settings { log_level: level, ..Settings::default() }).await;
-    let limits = Some(Limits { max_connections: Some(1), ..Limits::default() });
-    postroom.create_account(Account { limits, ..plain_account(&server, FROM) }).await;
-    let mut names = Vec::new();
-    for number in 0..LETTERS {
-        let taken = postroom.send().send_message(request(&format!("r{number}@example.org"))).await;
-        names.push(taken.expect("taken").into_inner().message.expect("set").name);
-    }
-    for name in names {
-        let sent = postroom.wait_for_attempts(&name, 1).await;
-        assert_eq!((sent.state(), sent.attempts.len()), (State::Sent, 1), "{sent:?}");
-    }
+    let postroom = start_with_one_session(&server).await;
+    send_and_see_sent(&postroom, LETTERS).await;
     let letters = server.journal().letters;
     let recipients: BTreeSet<_> = letters.iter().flat_map(|letter| &letter.recipients).collect();
     assert_eq!((letters.len(), recipients.len()), (LETTERS, LETTERS));
@@ -80,6 +91,40 @@ async fn a_letter_in_hand_is_announced_with_the_one_before() {
         let dialogue = [ahead, "MAIL FROM:", "RCPT TO:", "DATA", "250 ", "354 ", "<letter"].map(at);
         assert!(dialogue.is_sorted() && dialogue[0].is_some(), "{texts:?}");
     }
+}
+
+/// A server that offers PIPELINING and takes offence at it, there: no letter has an attempt more for it, and it is asked once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_hears_no_announcements_gets_every_letter() {
+    const LETTERS: usize = 30;
+    let ordinary = Arc::new(Behaviour::default());
+    let server = Server::scripted(move |mut peer: Peer| {
+        let ordinary = Arc::clone(&ordinary);
+        async move {
+            if peer.number == 0 {
+                return ordinary.serve(peer).await;
+            }
+            peer.hello(&["PIPELINING"]).await?;
+            loop {
+                peer.envelope().await?;
+                let content = peer.content().await?;
+                peer.take(Received { content, ..Received::default() });
+                let ahead = tokio::time::timeout(Duration::from_millis(50), peer.command()).await;
+                peer.say("250 2.0.0 taken\r\n").await?;
+                if let Ok(command) = ahead {
+                    command?;
+                    peer.fault("took offence");
+                    peer.say("503 5.5.1 out of order\r\n").await?;
+                    peer.hold().await?;
+                }
+            }
+        }
+    })
+    .await;
+    let postroom = start_with_one_session(&server).await;
+    send_and_see_sent(&postroom, LETTERS).await;
+    let journal = server.journal();
+    assert_eq!((journal.letters.len(), journal.faults.len()), (LETTERS, 1), "{:?}", journal.faults);
 }
 
 /// CASES 26: the server says why it closes, or only closes, while nothing is under way.

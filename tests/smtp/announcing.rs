@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use postroom::domain::address::Address;
 use postroom::domain::log::EntryKind;
-use postroom::domain::outcome::{Class, RecipientResult, Scope, Step};
+use postroom::domain::outcome::{Class, RecipientResult, Scope};
 use postroom::domain::reply::Reply;
 use postroom::smtp::{Deadlines, Floors, Gate, Letter, Session, Transcript};
 
@@ -155,13 +155,14 @@ async fn what_one_group_or_one_transaction_cannot_hold_is_not_announced() {
     session.announce(&Letter { utf8_headers: true, ..letters.second() }, 100);
     session.deliver(&letters.first(), &transcript()).await;
     assert!(!session.has_announced());
-    // A letter whose recipients need a second transaction: the next one waits for the last dot of it.
+    // With a letter that needs a second transaction it is, with the last dot.
     let server =
         Behaviour::default().once("RCPT TO:<second@", "452 4.5.3 too many\r\n", Then::GoOn).start().await;
     let mut session = open(&plain(&server)).await;
     session.announce(&letters.second(), 100);
     let results = session.deliver(&letters.to(&two), &transcript()).await;
     assert_eq!(classes(&results), [Class::Sent, Class::Sent]);
+    assert!(session.has_announced());
     assert_eq!(classes(&second(&mut session, &transcript()).await), [Class::Sent]);
     assert_eq!(server.journal().letters.len(), 3);
 }
@@ -262,25 +263,65 @@ async fn a_server_that_did_not_hear_it_is_deaf() {
     assert_eq!(server.journal().faults, ["went on reading"]);
 }
 
-/// Two answers to one dot must not make the next letter count as sent.
+/// What the server says too much of a letter, or against an envelope that came ahead, is nobody's result: the letter goes over a
+/// session in which nothing is said ahead.
 #[tokio::test]
-async fn an_answer_too_many_sends_nothing() {
-    let server = Server::scripted(|mut peer| async move {
-        take_first(&mut peer).await?;
-        hear_envelope(&mut peer).await?;
-        peer.fault("said it twice");
-        peer.say("250 taken\r\n250 taken\r\n250 sender ok\r\n250 recipient ok\r\n354 go ahead\r\n").await?;
-        let more = peer.hold().await?;
-        peer.fault(format!("{more} bytes"));
-        Ok(())
-    })
-    .await;
+async fn an_answer_too_many_or_too_soon_is_no_attempt() {
+    for (to_dot, to_mail) in [
+        ("250 taken\r\n250 taken\r\n", "250 sender ok\r\n"),
+        ("554 spam\r\n554 spam\r\n", "250 sender ok\r\n"),
+        ("250 taken\r\n", "503 not now\r\n"),
+        ("250 taken\r\n", "554 improper pipelining\r\n"),
+    ] {
+        let server = Server::scripted(move |mut peer| async move {
+            take_first(&mut peer).await?;
+            hear_envelope(&mut peer).await?;
+            peer.fault("out of step");
+            peer.say([to_dot, to_mail, "250 recipient ok\r\n354 go ahead\r\n"].concat()).await?;
+            let more = peer.hold().await?;
+            peer.fault(format!("{more} bytes"));
+            Ok(())
+        })
+        .await;
+        let mut session = open(&plain(&server)).await;
+        first(&mut session).await;
+        assert_eq!(classes(&second(&mut session, &transcript()).await), [Class::Retry], "{to_dot}{to_mail}");
+        assert!(session.lost_while_idle() && session.is_deaf_to_announcements(), "{to_dot}{to_mail}");
+        let journal = server.wait_until(|journal| journal.ended == 1).await;
+        assert_eq!(journal.faults, ["out of step", "0 bytes"], "no content");
+    }
+    // One that is refused for now is told so again where it is not ahead, and may be announced the next time.
+    let server =
+        Behaviour::default().once("dot", "250 taken\r\n451 4.3.0 later\r\n", Then::GoOn).start().await;
     let mut session = open(&plain(&server)).await;
     assert_eq!(classes(&first(&mut session).await), [Class::Sent]);
-    let results = second(&mut session, &transcript()).await;
-    assert_eq!((results[0].class, results[0].step), (Class::Retry, Step::Content));
-    let journal = server.wait_until(|journal| journal.ended == 1).await;
-    assert_eq!(journal.faults, ["said it twice", "0 bytes"], "no content");
+    assert_eq!(classes(&second(&mut session, &transcript()).await), [Class::Retry]);
+    assert!(session.lost_while_idle() && !session.is_deaf_to_announcements());
+}
+
+/// The server has heard all of the envelope, and goes before the letter's turn.
+#[tokio::test]
+async fn a_server_that_goes_before_the_content_gets_the_letter_in_the_next() {
+    for farewell in ["", "421 4.3.2 shutting down\r\n"] {
+        let server = Server::scripted(move |mut peer| async move {
+            take_first(&mut peer).await?;
+            hear_envelope(&mut peer).await?;
+            peer.say("250 taken\r\n250 sender ok\r\n250 recipient ok\r\n354 go ahead\r\n").await?;
+            peer.say(farewell).await?;
+            peer.fault("gone");
+            Ok(())
+        })
+        .await;
+        let mut session = open(&plain(&server)).await;
+        assert_eq!(classes(&first(&mut session).await), [Class::Sent]);
+        server.wait_until(|journal| journal.faults.len() == 1).await;
+        // A round trip with another server: by then what the first one did has been noticed.
+        let other = Behaviour::default().start().await;
+        let mut round_trip = open(&plain(&other)).await;
+        assert_eq!(classes(&send(&mut round_trip, &["a@example.com"]).await), [Class::Sent]);
+        assert_eq!(classes(&second(&mut session, &transcript()).await), [Class::Retry]);
+        assert!(session.lost_while_idle() && !session.is_deaf_to_announcements(), "no attempt: {farewell}");
+    }
 }
 
 /// CASES 13, of a letter that was announced.

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 use super::letter::Admitted;
 use super::{Letter, Session};
 
-/// A letter that was announced comes within so long, or the session is given up.
-const COMES_WITHIN: Duration = Duration::from_secs(2);
+/// A letter that was announced comes within so long, or the session is given up: servers wait for minutes.
+const COMES_WITHIN: Duration = Duration::from_secs(30);
 /// How long the first answer to what was announced may take. Without one it is as if nothing had been announced.
 pub(super) const ANSWERED_WITHIN: Duration = Duration::from_secs(30);
 
@@ -71,7 +71,7 @@ impl Session {
         self.announced.is_some()
     }
 
-    /// Whether the server did not answer what was announced to it: announce nothing more to it.
+    /// Whether the server did not answer what was announced to it, or took offence at it: announce nothing more to it.
     #[must_use]
     pub fn is_deaf_to_announcements(&self) -> bool {
         self.deaf

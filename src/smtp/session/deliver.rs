@@ -80,7 +80,10 @@ impl Session {
         }
         if self.lost_while_idle {
             // Nothing failed: whoever delivers tries again at once on a new session.
-            log.record(EntryKind::Connection, "the server had given up the idle session");
+            log.record(
+                EntryKind::Connection,
+                "nothing of it was taken in this session: it goes over a new one",
+            );
             return ledger.into_results();
         }
         ledger.finish(log)

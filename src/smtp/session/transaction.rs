@@ -21,6 +21,8 @@ const BLOCK_BYTES: usize = 64 * 1024;
 const MAX_SHOWN_BYTES: usize = 64 * 1024;
 /// And of its lines: each costs more than its bytes, and the replies need room, too.
 const MAX_SHOWN_LINES: usize = 3_000;
+/// How long a server that interrupts may take to read the rest of what goes with the dot.
+const REST_OF_ENVELOPE: std::time::Duration = std::time::Duration::from_secs(1);
 /// How long to listen for the reason after the server cut the connection within the content.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_millis(500);
 
@@ -32,8 +34,10 @@ pub(super) struct Stop {
 
 /// How the writing of a content ended.
 enum Sent {
-    /// The dot is out, or may be.
-    WithDot,
+    /// The dot is out, or may be; whether all is that was to go with it.
+    WithDot { whole: bool },
+    /// Nothing of it is out: the server had ended the session after it heard the envelope, with the letter before.
+    Nothing,
     /// The dot was not to be written.
     Forbidden(Reply),
     /// The server spoke within the content.
@@ -84,17 +88,18 @@ impl<G: Gate> Transaction<'_, G> {
                 self.log.record(EntryKind::Connection, "said with the dot of the letter before:");
                 self.note_said();
             }
-            Some(_) => {
-                self.session.lost_while_idle = true;
-                let reply = Reply::absent("the server waits for another letter");
-                return Err(Stop { step: Step::Envelope, reply });
-            }
+            Some(_) => return Err(self.left(false, Reply::absent("the server waits for another letter"))),
         }
         if dirty && pipelining {
             self.reset().await?;
         }
         let reply = self.hear(Step::Envelope).await?;
         if reply.code != 250 {
+            if self.ahead {
+                // The sender may be refused, or that he was named this soon, or it is a second word about the letter before: a
+                // session in which nothing is said ahead tells.
+                return Err(self.left(reply.is_permanent(), reply));
+            }
             let Some(class) = refusal(&reply) else {
                 return Err(Stop { step: Step::Envelope, reply });
             };
@@ -125,7 +130,7 @@ impl<G: Gate> Transaction<'_, G> {
             return Ok(false);
         }
         let Some(class) = refusal(&reply) else {
-            return Err(Stop { step: Step::Content, reply });
+            return Err(self.nonsense(Step::Content, reply));
         };
         self.ledger.settle_all(&accepted, class, Step::Content, &reply);
         Ok(true)
@@ -152,7 +157,7 @@ impl<G: Gate> Transaction<'_, G> {
                 continue;
             }
             let Some(class) = refusal(&reply) else {
-                return Err(Stop { step: Step::Envelope, reply });
+                return Err(self.nonsense(Step::Envelope, reply));
             };
             if accepted.is_empty() || !is_too_many(&reply) {
                 self.ledger.settle(recipient, class, Step::Envelope, reply);
@@ -184,8 +189,10 @@ impl<G: Gate> Transaction<'_, G> {
             show_lines(self.admitted.letter.content, self.log);
         }
         let start = Instant::now();
+        let is_whole;
         match self.write(content, accepted).await {
-            Sent::WithDot => {
+            Sent::WithDot { whole } => {
+                is_whole = whole;
                 let elapsed = start.elapsed().as_millis();
                 self.log.record(EntryKind::Connection, format!("the letter was written in {elapsed} ms"));
             }
@@ -193,6 +200,7 @@ impl<G: Gate> Transaction<'_, G> {
                 self.ledger.settle_rest(Class::Untried, Step::Content, &reason);
                 return Err(Stop { step: Step::Content, reply: reason });
             }
+            Sent::Nothing => return Err(self.left(false, Reply::absent("the server ended the session"))),
             Sent::Interrupted => return Err(self.broke_off(accepted, None).await),
             Sent::Broken(broken) => return Err(self.broke_off(accepted, Some(broken)).await),
         }
@@ -217,6 +225,11 @@ impl<G: Gate> Transaction<'_, G> {
                 reply: Reply::absent("the session ended with the letter before"),
             });
         }
+        if !is_whole {
+            // Half an envelope is out; everybody here has a result.
+            let reply = Reply::absent("the server does not read on");
+            return Err(Stop { step: Step::Acceptance, reply });
+        }
         Ok(())
     }
 
@@ -226,7 +239,7 @@ impl<G: Gate> Transaction<'_, G> {
         let start = Instant::now();
         let end = start + deadlines.content(content.size());
         let mut blocks = content.blocks(BLOCK_BYTES);
-        let mut next = None;
+        let (mut next, mut begun) = (None, false);
         self.session.out.clear();
         while blocks.next_into(&mut self.session.out) {
             let (dot, letter_end) = (blocks.is_done(), self.session.out.len());
@@ -243,24 +256,46 @@ impl<G: Gate> Transaction<'_, G> {
             record_count(self.log, "wrote", out.len());
             match written {
                 Written::All => {}
-                // The dot may have gone out: only the reply to it can tell.
+                // The dot may have gone out: only the reply to it can tell. It does not wait for what goes with it.
                 Written::Interrupted { sent } | Written::Broken { sent, .. } if dot && sent >= letter_end => {
-                    // Where this fails, the reply does not come either.
-                    let _ = dialogue.wire.write(&out[sent..], deadline).await;
+                    let rest = dialogue.wire.write(&out[sent..], Instant::now() + REST_OF_ENVELOPE).await;
+                    if next.is_some() && rest.is_err() {
+                        return Sent::WithDot { whole: false };
+                    }
+                }
+                Written::Interrupted { sent: 0 } | Written::Broken { sent: 0, .. }
+                    if self.ahead && !begun =>
+                {
+                    return Sent::Nothing;
                 }
                 Written::Interrupted { .. } => return Sent::Interrupted,
                 Written::Broken { broken, .. } => return Sent::Broken(broken),
             }
             self.session.out.clear();
+            begun = true;
         }
         self.session.announced = next.map(Announced::new);
-        Sent::WithDot
+        Sent::WithDot { whole: true }
     }
 
     /// What is said with the dot for these: the envelope of the next letter, if with them everybody is settled.
     fn next(&mut self, accepted: &[usize]) -> Option<Vec<u8>> {
-        let next = self.session.next.take()?;
-        (self.ledger.open(usize::MAX).len() == accepted.len()).then_some(next)
+        let is_last = self.session.next.is_some() && self.ledger.open(usize::MAX).len() == accepted.len();
+        if is_last { self.session.next.take() } else { None }
+    }
+
+    /// A reply that cannot be one to what was said. Where that was said ahead, the server may have said too much of the letter
+    /// before.
+    fn nonsense(&mut self, step: Step, reply: Reply) -> Stop {
+        if self.ahead { self.left(true, reply) } else { Stop { step, reply } }
+    }
+
+    /// Leaves a session in which nothing of the letter was taken: it goes over a new one. If the server takes `offence` at
+    /// what is said ahead, nothing more is.
+    fn left(&mut self, offence: bool, reply: Reply) -> Stop {
+        self.session.deaf |= offence;
+        self.session.lost_while_idle = true;
+        Stop { step: Step::Envelope, reply }
     }
 
     /// The server spoke, closed or stalled within the content: nothing was delivered, and it may have said why.
@@ -308,10 +343,9 @@ impl<G: Gate> Transaction<'_, G> {
         let raw = match self.session.dialogue.reply(within, self.log).await {
             Ok(raw) => raw,
             Err(broken) => {
-                if unheard && matches!(broken, Broken::TimedOut(_)) {
+                if unheard && matches!(&broken, Broken::TimedOut(lines) if lines.is_empty()) {
                     // A server that has not heard what came with the dot.
-                    self.session.deaf = true;
-                    self.note_lost();
+                    return Err(self.left(true, self.session.dialogue.absent(&broken)));
                 }
                 return Err(self.stop(step, &broken));
             }

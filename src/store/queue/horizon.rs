@@ -17,10 +17,14 @@ use super::{Claim, Lane};
 const MARGIN: Duration = Duration::from_secs(2);
 /// Time between two looks from the beginning, at least;
 const BETWEEN: Duration = Duration::from_secs(1);
-/// and so many times what the last one took, for all accounts together that cost much.
+/// and so many times what the last one took, for all accounts together that cost much lately,
 const TIMES: u32 = 20;
+/// but at most: letters that were handed back wait for it.
+const AT_MOST: Duration = Duration::from_secs(10);
 /// A look that takes longer costs much.
 const MUCH: Duration = Duration::from_millis(5);
+/// What was longer ago is no more than a memory.
+const LATELY: Duration = Duration::from_mins(1);
 /// Accounts that are remembered at once.
 const MOST: usize = 10_000;
 
@@ -62,8 +66,10 @@ impl Horizons {
         let Some(known) = horizons.get(lane) else { return BEGINNING };
         let mut between = BETWEEN;
         if known.took > MUCH {
-            let like_it = horizons.values().filter(|other| other.took > MUCH).count();
-            between = between.max(known.took * TIMES * u32::try_from(like_it).unwrap_or(u32::MAX));
+            let costs_much = |other: &&Horizon| other.took > MUCH && other.last.elapsed() < LATELY;
+            let accounts = u32::try_from(horizons.values().filter(costs_much).count()).unwrap_or(u32::MAX);
+            let share = known.took.saturating_mul(TIMES).saturating_mul(accounts.max(1));
+            between = share.clamp(BETWEEN, AT_MOST);
         }
         if known.last.elapsed() < between { known.from } else { BEGINNING }
     }
@@ -145,17 +151,23 @@ mod tests {
             (Horizons::default(), Lane { site: SiteId::parse("shop").unwrap(), account: 1 });
         let now = datetime!(2026-01-01 12:00 UTC);
         let long_ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
-        horizons.found(&lane, BEGINNING, long_ago(Duration::from_secs(5)), &[claim(false, now)]);
+        let took = |lane, time| horizons.found(lane, BEGINNING, long_ago(time), &[claim(false, now)]);
+        took(&lane, Duration::from_millis(200));
         let set_back = |by: Duration| horizons.lock().get_mut(&lane).unwrap().last -= by;
-        set_back(Duration::from_secs(99));
-        assert_ne!(horizons.from(&lane), BEGINNING, "it took 5 s");
-        set_back(Duration::from_secs(2));
+        set_back(Duration::from_millis(3_500));
+        assert_ne!(horizons.from(&lane), BEGINNING, "it took 0.2 s");
+        set_back(Duration::from_secs(1));
         assert_eq!(horizons.from(&lane), BEGINNING);
         // Two of them share that part of the time.
         let other = Lane { account: 2, ..lane.clone() };
-        horizons.found(&other, BEGINNING, long_ago(Duration::from_secs(5)), &[claim(false, now)]);
+        took(&other, Duration::from_millis(200));
         assert_ne!(horizons.from(&lane), BEGINNING);
-        set_back(Duration::from_secs(101));
+        horizons.lock().get_mut(&other).unwrap().last -= LATELY;
+        assert_eq!(horizons.from(&lane), BEGINNING, "that was long ago");
+        // A look that was held up by something else does not keep letters waiting for long.
+        took(&lane, Duration::from_mins(1));
+        assert_ne!(horizons.from(&lane), BEGINNING);
+        set_back(AT_MOST);
         assert_eq!(horizons.from(&lane), BEGINNING);
     }
 }
