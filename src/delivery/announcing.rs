@@ -13,7 +13,7 @@ use super::sender::Sender;
 use super::worker::Worker;
 use crate::store::queue::{Claim, Lane};
 
-/// So long nothing is announced to a server that did not hear it, or took offence.
+/// So long nothing is announced to a server that did not hear it, took offence, or may have.
 const DEAF_FOR: Duration = Duration::from_hours(1);
 /// Accounts that are remembered at once.
 const MOST: usize = 10_000;

@@ -111,9 +111,10 @@ impl Dispatcher {
         if began < self.next_look {
             return;
         }
-        match queue::due_lanes(&self.context.store).await {
+        let found = queue::due_lanes(&self.context.store).await;
+        self.next_look = Instant::now() + began.elapsed().saturating_mul(TIMES).min(AT_MOST);
+        match found {
             Ok(lanes) => {
-                self.next_look = Instant::now() + began.elapsed().saturating_mul(TIMES).min(AT_MOST);
                 for due in lanes {
                     self.wake(due);
                 }

@@ -132,6 +132,10 @@ impl<G: Gate> Transaction<'_, G> {
         let Some(class) = refusal(&reply) else {
             return Err(self.nonsense(Step::Content, reply));
         };
+        if self.ahead && !accepted.is_empty() {
+            // It may be the word about a recipient, one too late.
+            return Err(self.left(true, reply));
+        }
         self.ledger.settle_all(&accepted, class, Step::Content, &reply);
         Ok(true)
     }
@@ -219,6 +223,10 @@ impl<G: Gate> Transaction<'_, G> {
             Err(broken) => (Class::Uncertain, self.session.dialogue.absent(broken)),
         };
         self.ledger.settle_all(accepted, class, Step::Acceptance, &reply);
+        if class == Class::Uncertain && (self.session.announced.is_some() || !is_whole) {
+            // Maybe for what came with the dot: not again.
+            self.session.deaf = true;
+        }
         if class == Class::Uncertain || reply.code == CLOSING {
             return Err(Stop {
                 step: Step::Acceptance,
@@ -239,7 +247,11 @@ impl<G: Gate> Transaction<'_, G> {
         let start = Instant::now();
         let end = start + deadlines.content(content.size());
         let mut blocks = content.blocks(BLOCK_BYTES);
-        let (mut next, mut begun) = (None, false);
+        let mut next = None;
+        if self.ahead && self.session.dialogue.wire.is_disturbed() {
+            // Before the gate notes a dot.
+            return Sent::Nothing;
+        }
         self.session.out.clear();
         while blocks.next_into(&mut self.session.out) {
             let (dot, letter_end) = (blocks.is_done(), self.session.out.len());
@@ -263,16 +275,10 @@ impl<G: Gate> Transaction<'_, G> {
                         return Sent::WithDot { whole: false };
                     }
                 }
-                Written::Interrupted { sent: 0 } | Written::Broken { sent: 0, .. }
-                    if self.ahead && !begun =>
-                {
-                    return Sent::Nothing;
-                }
                 Written::Interrupted { .. } => return Sent::Interrupted,
                 Written::Broken { broken, .. } => return Sent::Broken(broken),
             }
             self.session.out.clear();
-            begun = true;
         }
         self.session.announced = next.map(Announced::new);
         Sent::WithDot { whole: true }
@@ -295,7 +301,13 @@ impl<G: Gate> Transaction<'_, G> {
     fn left(&mut self, offence: bool, reply: Reply) -> Stop {
         self.session.deaf |= offence;
         self.session.lost_while_idle = true;
+        self.mind_deafness();
         Stop { step: Step::Envelope, reply }
+    }
+
+    /// A session that is lost with the first letter that was announced in it may be lost so each time.
+    fn mind_deafness(&mut self) {
+        self.session.deaf |= self.ahead && self.session.lost_while_idle && self.session.letters == 1;
     }
 
     /// The server spoke, closed or stalled within the content: nothing was delivered, and it may have said why.
@@ -369,6 +381,7 @@ impl<G: Gate> Transaction<'_, G> {
     /// Gone before the first answer on a session that carried letters before: the server had given it up.
     fn note_lost(&mut self) {
         self.session.lost_while_idle = self.session.letters > 0 && !self.answered;
+        self.mind_deafness();
     }
 }
 

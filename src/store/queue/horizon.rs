@@ -151,23 +151,27 @@ mod tests {
             (Horizons::default(), Lane { site: SiteId::parse("shop").unwrap(), account: 1 });
         let now = datetime!(2026-01-01 12:00 UTC);
         let long_ago = |time: Duration| Instant::now().checked_sub(time).unwrap();
-        let took = |lane, time| horizons.found(lane, BEGINNING, long_ago(time), &[claim(false, now)]);
-        took(&lane, Duration::from_millis(200));
-        let set_back = |by: Duration| horizons.lock().get_mut(&lane).unwrap().last -= by;
-        set_back(Duration::from_millis(3_500));
+        let other = Lane { account: 2, ..lane.clone() };
+        let looked = |lane: &Lane, ago: Duration, took: Duration| {
+            horizons.found(lane, BEGINNING, Instant::now(), &[claim(false, now)]);
+            let mut horizons = horizons.lock();
+            let horizon = horizons.get_mut(lane).unwrap();
+            (horizon.last, horizon.took) = (long_ago(ago), took);
+        };
+        let (short, seconds) = (Duration::from_millis(200), Duration::from_secs);
+        looked(&lane, seconds(2), short);
         assert_ne!(horizons.from(&lane), BEGINNING, "it took 0.2 s");
-        set_back(Duration::from_secs(1));
+        looked(&lane, seconds(5), short);
         assert_eq!(horizons.from(&lane), BEGINNING);
         // Two of them share that part of the time.
-        let other = Lane { account: 2, ..lane.clone() };
-        took(&other, Duration::from_millis(200));
+        looked(&other, seconds(0), short);
         assert_ne!(horizons.from(&lane), BEGINNING);
-        horizons.lock().get_mut(&other).unwrap().last -= LATELY;
+        looked(&other, LATELY, short);
         assert_eq!(horizons.from(&lane), BEGINNING, "that was long ago");
         // A look that was held up by something else does not keep letters waiting for long.
-        took(&lane, Duration::from_mins(1));
+        looked(&lane, seconds(5), LATELY);
         assert_ne!(horizons.from(&lane), BEGINNING);
-        set_back(AT_MOST);
+        looked(&lane, AT_MOST, LATELY);
         assert_eq!(horizons.from(&lane), BEGINNING);
     }
 }
