@@ -16,6 +16,7 @@ use postroom::smtp::{
 
 use crate::scripted::Server;
 use crate::scripted::certificates::CaFile;
+use crate::scripted::ordinary::Behaviour;
 
 /// The user of the tests,
 pub(crate) const USER: &str = "ann@example.com";
@@ -144,4 +145,11 @@ pub(crate) async fn send_content(
 /// The classes of results.
 pub(crate) fn classes(results: &[RecipientResult]) -> Vec<Class> {
     results.iter().map(|result| result.class).collect()
+}
+
+/// A letter to another server and its answer: when it is back, what was on its way before has been noticed.
+pub(crate) async fn round_trip() {
+    let other = Behaviour::default().start().await;
+    let mut session = open(&plain(&other)).await;
+    assert_eq!(classes(&send(&mut session, &["a@example.com"]).await), [Class::Sent]);
 }

@@ -30,6 +30,7 @@ impl Session {
         let log = transcript;
         let mut ledger = Ledger::new(letter.recipients.len());
         self.lost_while_idle = false;
+        // With a letter that is not even begun nothing is announced, nor with the one after it.
         let next = self.next.take();
         let admitted = match Admitted::new(letter, &self.capabilities) {
             Ok(admitted) => admitted,

@@ -47,7 +47,7 @@ pub struct Session {
     next: Option<Vec<u8>>,
     /// What was said with the dot of the last one.
     announced: Option<Announced>,
-    /// Whether it went unanswered.
+    /// Whether the server took that badly.
     deaf: bool,
     /// What is written next; kept, so that a letter costs no allocation of its size.
     out: Vec<u8>,
